@@ -1,0 +1,150 @@
+"""The adapter: the book of groups, sites and owners that ties a backbone to its generators."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from wegeft_pl.adapter.config import AdapterConfig
+from wegeft_pl.adapter.fingerprint import Fingerprint, fingerprint_of
+from wegeft_pl.adapter.groups import OWNER, Group, register
+from wegeft_pl.adapter.sites import Site
+from wegeft_pl.adapter.trained import TrainedModule
+
+
+class Adapter:
+    """What :func:`wegeft_pl.inject` returns: everything that was added to a backbone, and how to take it away.
+
+    The adapter registers nothing itself. Each generator is owned once, by the module ``wegeft`` of a block or of the
+    root, and sites borrow it. Ownership, never a name, decides what is trained, counted, saved and merged.
+
+    Args:
+        model: the backbone.
+        config: what the user asked for.
+        groups: the groups, whose generators are not yet registered.
+        trained: modules trained in full beside the generators.
+    """
+
+    def __init__(
+        self, model: nn.Module, config: AdapterConfig, groups: list[Group], trained: list[TrainedModule]
+    ) -> None:
+        self.model = model
+        self.config = config
+        self.groups = groups
+        self.trained = trained
+        self._handles: list[RemovableHandle] = []
+        self._fingerprint: Fingerprint | None = None
+        #: Weights as they were before a merge that kept them, by parameter name; empty when not merged.
+        self.kept: dict[str, Tensor] = {}
+        self.state = "detached"
+
+    @property
+    def sites(self) -> list[Site]:
+        """All edited layers, group by group."""
+        return [site for group in self.groups for site in group.sites]
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Every trainable parameter under its name in the backbone: generators first, then ``also_train``."""
+        for group in self.groups:
+            for name, parameter in group.generator.named_parameters():
+                yield f"{group.prefix}.{name}", parameter
+        for module in self.trained:
+            yield from module.named_parameters()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The adapter's tensors by name in the backbone, generator buffers included, detached and not copied."""
+        state = {name: parameter.detach() for name, parameter in self.named_parameters()}
+        for group in self.groups:
+            state |= {f"{group.prefix}.{name}": buffer for name, buffer in group.generator.named_buffers()}
+        return state
+
+    def num_parameters(self) -> int:
+        """How many numbers are trained, each counted once."""
+        return sum(parameter.numel() for _, parameter in self.named_parameters())
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """Identity of the base this adapter belongs to, taken from the edited layers' frozen weights.
+
+        Computed on first use and kept, because merging changes those weights.
+
+        Raises:
+            ValueError: the backbone is on the meta device and has no values yet.
+        """
+        if self._fingerprint is None:
+            assert self.state != "merged", "the fingerprint is taken before the weights are changed"
+            self._fingerprint = fingerprint_of(self.model, self.sites)
+        return self._fingerprint
+
+    def attach(self) -> None:
+        """Registers the generators with their owners and installs the hooks."""
+        assert self.state == "detached"
+        for group in self.groups:
+            register(self.model, group)
+        self._handles = [site.hook() for site in self.sites]
+        for module in self.trained:
+            self._handles += module.hook()
+        self.model.__dict__[BOOK] = self
+        self.state = "attached"
+
+    def detach(self) -> None:
+        """Takes hooks and generators off the backbone; the generators stay in the book."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        for group in self.groups:
+            host = self.model.get_submodule(group.host)
+            owner = dict(host.named_children()).get(OWNER)
+            if isinstance(owner, nn.ModuleDict):
+                del owner[group.key]
+                if not len(owner):
+                    delattr(host, OWNER)
+        self.model.__dict__.pop(BOOK, None)
+        self.state = "detached"
+
+    def remove(self) -> None:
+        """Removes the adapter: the backbone computes, and names its parameters, as before the injection.
+
+        Modules of ``also_train`` keep their trained values (no copy of the old ones is held) but are frozen again.
+
+        Raises:
+            ValueError: the adapter is merged into the weights; unmerge it first.
+        """
+        if self.state == "merged":
+            raise ValueError("this adapter is merged into the weights; call unmerge(model, adapter) before remove()")
+        self.detach()
+        for module in self.trained:
+            module.freeze()
+
+    def save(self, directory: str | Path, *, overwrite: bool = False, base_name: str | None = None) -> None:
+        """Writes ``adapter.safetensors`` and ``adapter_config.json``; see :func:`wegeft_pl.adapter.files.save`."""
+        from wegeft_pl.adapter import files
+
+        files.save(self, Path(directory), overwrite=overwrite, base_name=base_name)
+
+    def export_lora(
+        self,
+        directory: str | Path,
+        *,
+        overwrite: bool = False,
+        base_name: str | None = None,
+        task_type: str | None = None,
+    ) -> None:
+        """Writes an exact LoRA in PEFT's format; see :func:`wegeft_pl.adapter.lora.export_lora`."""
+        from wegeft_pl.adapter import lora
+
+        lora.export_lora(self, Path(directory), overwrite=overwrite, base_name=base_name, task_type=task_type)
+
+
+#: Where a backbone keeps its adapter's book: a plain attribute, invisible to parameters, modules and state dicts.
+BOOK = "_wegeft_adapter"
+
+
+def adapter_of(model: nn.Module) -> Adapter | None:
+    """The adapter that was injected into this model, or None."""
+    found = model.__dict__.get(BOOK)
+    assert found is None or isinstance(found, Adapter)
+    return found

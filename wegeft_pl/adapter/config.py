@@ -1,0 +1,124 @@
+"""What the user says about an adapter: one frozen dataclass, checked when it is made."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any, Literal, get_args
+
+from wegeft_pl.generators import Generator
+
+Sharing = Literal["type", "all", "layer"]
+Side = Literal["input", "output"]
+Factor = Literal["phi", "psi"]
+Form = Literal["auto", "edit", "factor"]
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """Which modules are edited, by what, and what they share.
+
+    Args:
+        targets: the modules to edit. A list holds trailing parts of module names (``"q_proj"``, ``"attn.proj"``) or
+            whole names, and each entry must match at least one module. A single string is a regular expression
+            that must match the whole name, or ``"all-linear"``: every linear layer inside the repeated blocks, so
+            without embeddings and output head.
+        rank: R, the inner size of the generated change.
+        alpha: the scale is s = alpha / rank; None means s = 1.
+        sharing: who shares one generator. ``"type"``: all sites of the same name across depth (the paper's
+            default); ``"all"``: all sites of equal width; ``"layer"``: nobody, one generator per site; a list of
+            regular expressions: one group for each, every site in the first that it matches (whole name).
+        side: ``"input"`` for W' = W + s (W phi) psi; ``"output"`` for W' = W + s phi (psi W), bias moved alike.
+        generator: the generator's class, or its import path; it is called with (width, rank, zero, side).
+        zero: the factor that starts at zero, ``"phi"`` (language models in the paper) or ``"psi"`` (vision).
+        form: how a site computes. ``"edit"`` changes the input (or output) of the untouched layer, ``"factor"`` adds
+            s (x right^T) left^T to its output and reads W, ``"auto"`` edits wherever the generator can.
+        input_dropout: probability of dropping elements of the edited tensor in the adapter's branch.
+        weight_dropout: probability of dropping elements of W before phi (the paper's dropout); needs the factor form.
+        layers: indices of the repeated blocks to edit; None means all.
+        also_train: modules to train in full beside the adapter (norms, head, embeddings), named as in ``targets``.
+
+    Raises:
+        ValueError: a field has a value outside its range, or two fields contradict each other.
+
+    Source: METHOD.md sections 1 to 3.
+    """
+
+    targets: Sequence[str] | str
+    rank: int = 16
+    alpha: float | None = None
+    sharing: Sharing | Sequence[str] = "type"
+    side: Side = "input"
+    generator: str | type[Generator] = "wegeft_pl.generators.LinearGenerator"
+    zero: Factor = "phi"
+    form: Form = "auto"
+    input_dropout: float = 0.0
+    weight_dropout: float = 0.0
+    layers: Sequence[int] | None = None
+    also_train: Sequence[str] = field(default_factory=tuple)
+
+    def __post_init__(self) -> None:
+        for name in ("targets", "sharing", "layers", "also_train"):
+            value = getattr(self, name)
+            if isinstance(value, Sequence) and not isinstance(value, str):
+                object.__setattr__(self, name, tuple(value))  # hashable and safe from later edits
+        if not self.targets:
+            raise ValueError("targets is empty; name the modules to edit, e.g. targets=['q_proj', 'v_proj']")
+        if isinstance(self.also_train, str):
+            raise ValueError(f"also_train must be a list of names, got the string {self.also_train!r}; write a list")
+        if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1:
+            raise ValueError(f"rank must be an integer of at least 1, got {self.rank!r}")
+        if self.alpha is not None and not self.alpha > 0:
+            raise ValueError(f"alpha must be positive (or null for a scale of 1), got {self.alpha!r}")
+        for name in ("input_dropout", "weight_dropout"):
+            probability = getattr(self, name)
+            if not 0 <= probability < 1:
+                raise ValueError(f"{name} must lie in [0, 1), got {probability!r}")
+        self._check_choice("side", Side)
+        self._check_choice("zero", Factor)
+        self._check_choice("form", Form)
+        if isinstance(self.sharing, str):
+            self._check_choice("sharing", Sharing)
+        elif not self.sharing:
+            raise ValueError("sharing is an empty list; give regular expressions, or one of type, all, layer")
+        if self.form == "edit" and self.weight_dropout > 0:
+            raise ValueError(
+                f"weight_dropout={self.weight_dropout} drops elements of W, which the edit form never reads; "
+                "use form: factor (or auto), or input_dropout instead"
+            )
+
+    @property
+    def scale(self) -> float:
+        """The scale s: alpha / rank, or 1 where alpha is None."""
+        return 1.0 if self.alpha is None else self.alpha / self.rank
+
+    def _check_choice(self, name: str, literal: Any) -> None:
+        value, allowed = getattr(self, name), get_args(literal)
+        if value not in allowed:
+            close = get_close_matches(str(value), allowed, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise ValueError(f"{name}: {value!r} is not one of {', '.join(allowed)}{hint}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain JSON types; a generator class is written as its import path."""
+        fields = dataclasses.asdict(self)
+        if isinstance(self.generator, type):
+            fields["generator"] = f"{self.generator.__module__}.{self.generator.__qualname__}"
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> AdapterConfig:
+        """Builds the config from :meth:`to_dict`'s output.
+
+        Raises:
+            ValueError: a key is unknown, so that a file from a later version is never half understood.
+        """
+        known = [item.name for item in dataclasses.fields(cls)]
+        for key in fields:
+            if key not in known:
+                close = get_close_matches(key, known, n=1)
+                hint = f"did you mean {close[0]!r}?" if close else f"known fields: {', '.join(known)}"
+                raise ValueError(f"adapter config has no field {key!r}; {hint}")
+        return cls(**fields)

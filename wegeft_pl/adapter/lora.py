@@ -1,0 +1,117 @@
+"""The exact LoRA of an adapter, in PEFT's format.
+
+Every generator's change is left @ right of rank R, so it is a LoRA with B = s left and A = right, and lora_alpha = r
+makes PEFT's own scaling 1. Nothing is truncated. vLLM, SGLang and llama.cpp's converter read the same folder.
+Source: METHOD.md section 1.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wegeft_pl.adapter.adapter import Adapter
+from wegeft_pl.adapter.groups import OWNER
+from wegeft_pl.adapter.sites import Site
+from wegeft_pl.adapter.storage import claim_directory, write_json, write_tensors
+from wegeft_pl.version import __version__
+
+TENSORS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+
+
+def export_lora(
+    adapter: Adapter,
+    directory: Path,
+    *,
+    overwrite: bool = False,
+    base_name: str | None = None,
+    task_type: str | None = None,
+) -> None:
+    """Writes the folder that ``peft.PeftModel.from_pretrained(base, directory)`` loads.
+
+    Args:
+        adapter: attached to its base, because the factors are generated from the base's weights.
+        directory: made where it does not exist.
+        overwrite: replace an export that is already there.
+        base_name: the base's hub id or folder, which PEFT and vLLM look up.
+        task_type: PEFT's task type, such as ``"CAUSAL_LM"``.
+
+    Raises:
+        FileExistsError: the folder already holds an export.
+        ValueError: the adapter is not attached, or a layer's change is no LoRA in PEFT's sense: an input-side change of
+            a convolution larger than 1x1, or of a grouped convolution.
+    """
+    if adapter.state != "attached":
+        raise ValueError(f"the adapter must be attached to its base to be exported, but it is {adapter.state}")
+    claim_directory(directory, [TENSORS, CONFIG], overwrite)
+    biased = any(site.bias_change() is not None for site in adapter.sites)
+    tensors: dict[str, Tensor] = {}
+    rank = 0
+    for site in adapter.sites:
+        tensors |= _site_tensors(site, biased)
+        rank = max(rank, tensors[f"base_model.model.{site.name}.lora_A.weight"].shape[0])
+    for module in adapter.trained:
+        for name, parameter in module.named_parameters():
+            tensors[f"base_model.model.{name}"] = parameter.detach().to(torch.float32).cpu().clone()
+    write_tensors(directory / TENSORS, tensors, {"exported_by": f"wegeft_pl {__version__}"})
+    write_json(directory / CONFIG, _config(adapter, rank, biased, base_name, task_type))
+
+
+def _site_tensors(site: Site, biased: bool) -> dict[str, Tensor]:
+    left, right = (factor.float() for factor in site.factors(torch.float64))  # rounded once
+    if site.layout.kind == "conv2d":
+        left, right = _convolution_factors(site, left, right)
+    prefix = f"base_model.model.{site.name}"
+    tensors = {f"{prefix}.lora_A.weight": right.clone(), f"{prefix}.lora_B.weight": left.clone()}
+    if biased:
+        # PEFT puts a moved bias on lora_B, for all layers or for none.
+        moved = site.bias_change()
+        tensors[f"{prefix}.lora_B.bias"] = left.new_zeros(site.layout.out_features) if moved is None else moved
+    return tensors
+
+
+def _convolution_factors(site: Site, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """PEFT's convolution LoRA is a full-size A (R, I, kh, kw) followed by a 1x1 B (O, R, 1, 1)."""
+    layout = site.layout
+    pointwise = layout.kernel == (1, 1)
+    if layout.groups != 1 or not (pointwise or site.config.side == "output"):
+        reason = f"{layout.groups} groups" if layout.groups != 1 else f"a {layout.kernel[0]}x{layout.kernel[1]} kernel"
+        raise ValueError(
+            f"{site.name}: a convolution with {reason} edited on its {site.config.side} side is no LoRA in PEFT's "
+            "sense; merge it instead"
+        )
+    return left[:, :, None, None], right.reshape(-1, layout.in_features, *layout.kernel)
+
+
+def _config(adapter: Adapter, rank: int, biased: bool, base_name: str | None, task_type: str | None) -> dict[str, Any]:
+    return {
+        "peft_type": "LORA",
+        "task_type": task_type,
+        "base_model_name_or_path": base_name,
+        "r": rank,
+        "lora_alpha": rank,
+        "lora_dropout": 0.0,
+        "lora_bias": biased,
+        "bias": "none",
+        "fan_in_fan_out": any(site.layout.kind == "conv1d" for site in adapter.sites),
+        "inference_mode": True,
+        "init_lora_weights": True,
+        "target_modules": _short_targets(adapter.model, [site.name for site in adapter.sites]),
+        "modules_to_save": [module.name for module in adapter.trained] or None,
+        "use_rslora": False,
+        "use_dora": False,
+    }
+
+
+def _short_targets(model: nn.Module, names: list[str]) -> list[str]:
+    """Last name parts where they select exactly the sites, as people and vLLM write them; else whole names."""
+    wanted = set(names)
+    leaves = {name.rpartition(".")[2] for name in names}
+    # The generators' owners are no part of the base that PEFT will see.
+    base = [name for name, _ in model.named_modules() if OWNER not in name.split(".")]
+    selected = {name for name in base if name.rpartition(".")[2] in leaves}
+    return sorted(leaves) if selected == wanted else sorted(wanted)

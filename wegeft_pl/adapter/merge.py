@@ -1,0 +1,165 @@
+"""merge and unmerge: the change folded into the frozen weights, with a report of what rounding took.
+
+The sum is made in float32 (float64 for a float64 base) and rounded once to the weight's dtype.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from wegeft_pl.adapter.adapter import BOOK, Adapter
+from wegeft_pl.adapter.layout import bias_of, weight_of
+from wegeft_pl.adapter.report import LayerReport, MergeReport
+from wegeft_pl.adapter.sites import Site
+
+
+def merge(
+    model: nn.Module,
+    adapter: Adapter,
+    *,
+    dtype: torch.dtype | None = None,
+    keep_base: bool = False,
+    probe: Callable[[], Tensor] | None = None,
+) -> MergeReport:
+    """Folds the adapter into the weights in place and takes the hooks off; the model is a plain model again.
+
+    Args:
+        model: the backbone that the adapter is attached to.
+        adapter: the adapter.
+        dtype: the merged layers' dtype; None keeps each weight's own. The rest of the model is not converted.
+        keep_base: hold the old weights on the CPU, so that :func:`unmerge` restores them bit for bit.
+        probe: returns the model's output (logits) on a fixed batch; called before and after, to measure the difference.
+
+    Returns:
+        The report: per layer what changed and what rounding lost, and the probe's largest difference.
+
+    Raises:
+        ValueError: the adapter is not attached to this model, or a weight is quantised or tied to another module's.
+    """
+    if adapter.model is not model:
+        raise ValueError("this adapter belongs to another model; pass the model it was injected into")
+    if adapter.state != "attached":
+        raise ValueError(f"the adapter must be attached to be merged, but it is {adapter.state}")
+    for site in adapter.sites:  # refuse before anything has changed
+        _check_untied(model, site.name, weight_of(site.module, site.name))
+    fingerprint = adapter.fingerprint
+    with torch.no_grad():
+        before = None if probe is None else probe().detach().float().cpu()
+        layers = [_merge_site(site, dtype, adapter.kept if keep_base else None) for site in adapter.sites]
+        adapter.detach()
+        after = None if probe is None else probe().detach().float().cpu()
+    adapter.state = "merged"
+    difference = scale = None
+    if before is not None and after is not None:
+        difference, scale = float((after - before).abs().max()), float(before.abs().max())
+    # The book stays, so that the same model cannot be merged or injected twice by accident.
+    model.__dict__[BOOK] = adapter
+    return MergeReport(fingerprint.short(), layers, difference, scale)
+
+
+def unmerge(model: nn.Module, adapter: Adapter) -> None:
+    """Restores the base's weights and attaches the adapter again.
+
+    With ``merge(..., keep_base=True)`` the restored weights are bit-equal. Without, they are solved for,
+    W = W' (I + s phi psi)^-1 by an R x R system in float64, and equal up to the rounding of the merged weight.
+
+    Args:
+        model: the merged backbone.
+        adapter: the adapter that was merged into it.
+
+    Raises:
+        ValueError: the adapter is not merged into this model, its generator is not linear so that only kept weights
+            can restore the base, or I + s phi psi is too near singular to be undone.
+    """
+    if adapter.model is not model or adapter.state != "merged":
+        raise ValueError("this adapter is not merged into this model; there is nothing to unmerge")
+    if not adapter.kept:
+        for site in adapter.sites:
+            _check_solvable(site)
+    with torch.no_grad():
+        for site in adapter.sites:
+            weight, bias = weight_of(site.module, site.name), bias_of(site.module)
+            if adapter.kept:
+                weight.data = adapter.kept[f"{site.name}.weight"].to(weight.device)
+                if bias is not None and f"{site.name}.bias" in adapter.kept:
+                    bias.data = adapter.kept[f"{site.name}.bias"].to(bias.device)
+            else:
+                _solve_site(site)
+    adapter.kept = {}
+    model.__dict__.pop(BOOK, None)
+    adapter.state = "detached"
+    adapter.attach()
+
+
+def _check_untied(model: nn.Module, name: str, weight: Tensor) -> None:
+    for other, module in model.named_modules():
+        if other != name and any(parameter is weight for parameter in module.parameters(recurse=False)):
+            raise ValueError(
+                f"{name} shares its weight with {other}, and merging would change both; keep the adapter, or untie them"
+            )
+
+
+def _merge_site(site: Site, dtype: torch.dtype | None, kept: dict[str, Tensor] | None) -> LayerReport:
+    weight, bias = site.module.get_parameter("weight"), bias_of(site.module)
+    exact = torch.promote_types(weight.dtype, torch.float32)
+    left, right = site.factors(exact)
+    change = site.layout.from_matrix(left @ right, site.config.side)
+    moved = site.bias_change(exact)
+    if kept is not None:
+        kept[f"{site.name}.weight"] = weight.detach().cpu().clone()
+        if bias is not None and moved is not None:
+            kept[f"{site.name}.bias"] = bias.detach().cpu().clone()
+    old = weight.detach().to(exact)
+    wanted = old + change
+    merged = wanted.to(dtype or weight.dtype)
+    applied = merged.to(exact) - old
+    size = float(change.norm())
+    report = LayerReport(
+        name=site.name,
+        relative_change=size / max(float(old.norm()), torch.finfo(exact).tiny),
+        changed=float((merged.to(exact) != old).float().mean()),
+        rounding_loss=float((applied - change).norm()) / size if size > 0 else 0.0,
+    )
+    weight.data = merged.contiguous()
+    if bias is not None and moved is not None:
+        bias.data = (bias.detach().to(exact) + moved).to(dtype or bias.dtype)
+    elif bias is not None and dtype is not None:
+        bias.data = bias.detach().to(dtype)
+    return report
+
+
+def _core(site: Site) -> Tensor:
+    """I + s psi phi (R, R) in float64: its determinant is that of I + s phi psi (D, D)."""
+    phi, psi = site.generator.phi.detach().double(), site.generator.psi.detach().double()
+    return torch.eye(psi.shape[0], dtype=phi.dtype, device=phi.device) + site.config.scale * psi @ phi
+
+
+def _check_solvable(site: Site) -> None:
+    if not site.generator.can_edit:
+        raise ValueError(
+            f"{site.name}: a {type(site.generator).__name__} change cannot be solved for; merge with keep_base=True"
+        )
+    condition = float(torch.linalg.cond(_core(site)))
+    if not condition < 1e6:
+        raise ValueError(
+            f"{site.name}: I + s phi psi is nearly singular (condition {condition:.1e}), so the base cannot be solved "
+            "for; load it again, or merge with keep_base=True"
+        )
+
+
+def _solve_site(site: Site) -> None:
+    weight, bias = site.module.get_parameter("weight"), bias_of(site.module)
+    phi, psi, scale = site.generator.phi.detach().double(), site.generator.psi.detach().double(), site.config.scale
+    matrix = site.layout.to_matrix(weight.detach(), site.config.side).double()
+    if site.config.side == "input":
+        restored = matrix - scale * (matrix @ phi) @ torch.linalg.solve(_core(site), psi)
+    else:
+        restored = matrix - scale * phi @ torch.linalg.solve(_core(site), psi @ matrix)
+        if bias is not None:
+            grouped = bias.detach().double().reshape(site.layout.groups, -1).T
+            solved = grouped - scale * phi @ torch.linalg.solve(_core(site), psi @ grouped)
+            bias.data = solved.T.reshape(-1).to(bias.dtype)
+    weight.data = site.layout.from_matrix(restored, site.config.side).to(weight.dtype).contiguous()

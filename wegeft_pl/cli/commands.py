@@ -1,0 +1,49 @@
+"""The commands and their one-line descriptions: the only list of what `wegeft_pl` can do."""
+
+from __future__ import annotations
+
+#: Lightning's own commands; each runs the Trainer method of the same name on a recipe.
+TRAINER_COMMANDS = {
+    "fit": "fine-tune by a recipe, into one run folder",
+    "validate": "score the validation split",
+    "test": "score the test split",
+    "predict": "write predictions for the predict split",
+}
+
+#: Commands of this project; each lives in the file of its name in wegeft_pl/cli.
+OWN_COMMANDS = {
+    "plan": "count parameters and estimate memory of a recipe without loading weights",
+    "merge": "write a saved adapter into its base model's weights",
+    "export": "write a saved adapter in another format, such as LoRA",
+    "configs": "list, show or copy the recipes that come with the package",
+}
+
+COMMANDS = {**TRAINER_COMMANDS, **OWN_COMMANDS}
+
+
+def usage() -> str:
+    """Returns the text of ``wegeft_pl --help``."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: wegeft_pl COMMAND [options]",
+            "",
+            "WeGeFT fine-tuning with PyTorch Lightning.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "options:",
+            "  --version  print the version",
+            "  --help     print this text; `wegeft_pl COMMAND --help` has the options of a command",
+            "",
+            "first steps:",
+            "  wegeft_pl fit --config quickstart.yaml     two minutes on two CPU cores",
+            "  wegeft_pl configs ls                       the recipes that come with the package",
+            "  wegeft_pl fit --config NAME --adapter.rank 16 --trainer.max_steps 100",
+            "",
+            "WEGEFT_PL_TRACEBACK=1 in the environment shows the traceback behind an error message.",
+            "",
+        ]
+    )

@@ -1,0 +1,42 @@
+"""How the command line ends when something is wrong: short messages, exit codes, the traceback on request."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+
+#: Set this environment variable to 1 to see the traceback behind a message.
+TRACEBACK_VARIABLE = "WEGEFT_PL_TRACEBACK"
+
+USAGE_ERROR = 2
+RUN_ERROR = 1
+INTERRUPTED = 130
+
+_MAX_LINES = 2
+
+
+class UsageError(Exception):
+    """The command line or a recipe is wrong; the text is what the user reads.
+
+    Not a ValueError: jsonargparse catches those while it tries the alternatives of a type.
+    """
+
+
+def report(error: BaseException, code: int) -> int:
+    """Prints an error as one or two lines on stderr, after its traceback when that was asked for.
+
+    Args:
+        error: what went wrong; its text should state the constraint, the value and the way out.
+        code: the exit code to return.
+
+    Returns:
+        ``code``.
+    """
+    if os.environ.get(TRACEBACK_VARIABLE, "") not in ("", "0"):
+        traceback.print_exception(error)
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    if len(lines) > _MAX_LINES:
+        lines = [*lines[:_MAX_LINES], f"(shortened; {TRACEBACK_VARIABLE}=1 shows all of it)"]
+    print("wegeft_pl: " + "\n  ".join(lines), file=sys.stderr)
+    return code

@@ -1,0 +1,183 @@
+"""A recipe as a run: Lightning's command line with this project's sections."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+from jsonargparse._util import import_object
+from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch.optim import Optimizer
+
+from wegeft_pl.cli.commands import COMMANDS
+from wegeft_pl.cli.default_callbacks import missing_callbacks
+from wegeft_pl.cli.explain import OWN_SECTIONS, SECTIONS
+from wegeft_pl.cli.failure import UsageError
+from wegeft_pl.cli.parser import RecipeAction, RecipeParser
+from wegeft_pl.cli.run_folder import START_FOLDER, choose_run_folder, is_first_rank, recipe_name, write_config
+from wegeft_pl.cli.share_folder import ShareRunFolder
+from wegeft_pl.tasks import AdapterCallback, FineTuneTask, Schedule
+from wegeft_pl.version import __version__
+
+DEFAULT_SEED = 42
+
+
+class RecipeCLI(LightningCLI):
+    """Parses a recipe and its overrides, and makes the task, the data and the trainer.
+
+    One instance serves one command (Lightning's own would build four parsers). Checkpoints never change the recipe, so
+    Lightning's reading of their hyper-parameters is off.
+
+    Args:
+        command: fit, validate, test, predict, or one that only needs part of a recipe.
+        args: the arguments after the command.
+
+    Raises:
+        UsageError: if the arguments or the recipe are wrong.
+    """
+
+    def __init__(self, command: str, args: list[str]) -> None:
+        self.command = command
+        self.arguments = args
+        super().__init__(
+            model_class=FineTuneTask,
+            datamodule_class=LightningDataModule,
+            save_config_callback=None,
+            seed_everything_default=DEFAULT_SEED,
+            parser_class=RecipeParser,
+            parser_kwargs={
+                "prog": f"wegeft_pl {command}",
+                "description": COMMANDS[command],
+                "dump_header": [f"written by wegeft_pl {__version__}"],
+            },
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            run=False,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """Makes the parser, with recipes by name."""
+        parser = self.parser_class(**kwargs)
+        parser.add_argument(
+            "-c",
+            "--config",
+            action=RecipeAction,
+            metavar="NAME",
+            help="Recipe: a path or the name of a shipped one. May be repeated; later ones win.",
+        )
+        return parser
+
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds the sections of a recipe."""
+        parser.add_lightning_class_args(Trainer, "trainer")
+        parser.add_subclass_arguments(FineTuneTask, "model", fail_untyped=False, required=True, skip=OWN_SECTIONS)
+        parser.add_subclass_arguments(LightningDataModule, "data", fail_untyped=False, required=True)
+        parser.add_subclass_arguments(AdapterCallback, "adapter", fail_untyped=False, required=False)
+        parser.add_subclass_arguments(
+            (Optimizer,), "optimizer", instantiate=False, fail_untyped=False, required=False, skip={"params"}
+        )
+        parser.set_defaults({"optimizer": {"class_path": "torch.optim.AdamW"}})
+        parser.add_subclass_arguments(Schedule, "lr_scheduler", fail_untyped=False, required=False)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds the options of the command line that are not part of a recipe."""
+        parser.add_argument(
+            "--run_dir",
+            type=str | None,
+            default=None,
+            metavar="DIR",
+            help="Folder for everything the run writes. Default: the next free runs/RECIPE/version_N.",
+        )
+        if self.command != "fit":
+            parser.add_argument(
+                "--adapter_path", type=str | None, default=None, metavar="DIR", help="Saved adapter to put on the model."
+            )
+        self.method_arguments = parser.add_method_arguments(
+            Trainer, self.command, skip={"model", "datamodule", "dataloaders", "train_dataloaders", "val_dataloaders"}
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parses the arguments this instance was made with."""
+        self.config = parser.parse_args(self.arguments)
+
+    def before_instantiate_classes(self) -> None:
+        """Checks everything that needs no model, so that a mistake costs no waiting."""
+        if self.config.trainer.default_root_dir is not None:
+            raise UsageError("trainer.default_root_dir: the run folder takes its place; use --run_dir DIR")
+        adapter_path = self.config.get("adapter_path")
+        if adapter_path is not None and not self.at_start(adapter_path).is_dir():
+            raise UsageError(f"no adapter folder {adapter_path!r}; give the adapter/ folder of a run")
+        assert isinstance(self.parser, RecipeParser)
+        name = recipe_name([source.path for source in self.parser.sources])
+        ckpt_path = self.config.ckpt_path
+        self.folder = choose_run_folder(
+            self.command, self.config.run_dir, None if ckpt_path is None else str(ckpt_path), name
+        )
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Makes the trainer around the run folder: its logger, its callbacks, its resolved recipe."""
+        config = dict(self._get(self.config_init, "trainer"))
+        config["callbacks"] = self.all_callbacks(config)
+        if not any(isinstance(callback, Checkpoint) for callback in config["callbacks"]):
+            config["enable_checkpointing"] = False
+        path = self.folder.create()
+        if config["logger"] is None or config["logger"] is True:
+            config["logger"] = TensorBoardLogger(save_dir=path, name="tensorboard", version="")
+        try:
+            trainer = Trainer(**{**config, **kwargs, "default_root_dir": path})
+        except BaseException:
+            with suppress(OSError):  # a folder with something in it stays
+                path.rmdir()
+            raise
+        if is_first_rank():
+            write_config(path, self.command, self.resolved_recipe())
+        return trainer
+
+    def all_callbacks(self, trainer_config: dict[str, Any]) -> list[Callback]:
+        """Returns the recipe's callbacks, its adapter and the default ones."""
+        given = trainer_config["callbacks"] or []
+        listed = list(given) if isinstance(given, list) else [given]
+        adapter = self._get(self.config_init, "adapter")
+        chosen = [ShareRunFolder(), *([] if adapter is None else [adapter]), *listed]
+        checkpointing = trainer_config["enable_checkpointing"] is not False
+        return [*chosen, *missing_callbacks(self.command, chosen, checkpointing)]
+
+    def after_instantiate_classes(self) -> None:
+        """Gives the task the sections that are not its own arguments."""
+        self.hand_over(self.model)
+
+    def hand_over(self, task: FineTuneTask) -> None:
+        """Sets the task's optimiser and schedule from their sections; without lr_scheduler the task keeps its own."""
+        optimizer = self._get(self.config_init, "optimizer")
+        task.optimizer = partial(import_object(optimizer.class_path), **optimizer.get("init_args", Namespace()).as_dict())
+        schedule = self._get(self.config_init, "lr_scheduler")
+        if schedule is not None:
+            task.lr_scheduler = schedule
+
+    def run(self) -> None:
+        """Runs the command on the task and the data."""
+        if self.folder.note is not None and is_first_rank():
+            print(self.folder.note)
+        if self.config.get("adapter_path") is not None:
+            self.model.load_adapter_from(self.at_start(self.config.adapter_path))
+        arguments = {name: self.config[name] for name in self.method_arguments}
+        arguments["ckpt_path"] = None if self.folder.checkpoint is None else str(self.folder.checkpoint)
+        getattr(self.trainer, self.command)(self.model, datamodule=self.datamodule, **arguments)
+
+    def resolved_recipe(self) -> str:
+        """Returns the recipe with every value filled in, as YAML that is itself a recipe."""
+        sections = Namespace({name: self.config[name] for name in SECTIONS if name in self.config})
+        return str(self.parser.dump(sections, skip_unset=False, skip_validation=True))
+
+    @staticmethod
+    def at_start(path: str) -> Path:
+        """Returns a path of the command line relative to where the process started."""
+        return (START_FOLDER / Path(path).expanduser()).absolute()

@@ -1,0 +1,139 @@
+"""A recipe file with the line of every key, so that an error can say where."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from wegeft_pl.cli.failure import UsageError
+
+
+@dataclass(frozen=True)
+class RecipeSource:
+    """One YAML file as its tree of nodes, which know their lines.
+
+    Args:
+        path: absolute path of the file.
+        root: the mapping at the top of the file; None for an empty file.
+    """
+
+    path: Path
+    root: yaml.MappingNode | None
+
+    def sections(self) -> dict[str, yaml.Node]:
+        """Returns the top-level keys of the file and their values."""
+        return {} if self.root is None else {key.value: value for key, value in self.root.value}
+
+    def find(self, keys: list[str], value: str | None = None) -> str | None:
+        """Returns ``file:line`` of a key.
+
+        Args:
+            keys: the dotted path of the key, without the ``init_args`` levels of the file.
+            value: text of the value, to pick among the entries of a list.
+
+        Returns:
+            The place of the deepest key of the path that the file has, or None if it has not even the first.
+        """
+        if self.root is None:
+            return None
+        trail = _trail(self.root, keys, value)
+        if not trail:
+            return None
+        return self.at(trail[-1])
+
+    def has(self, keys: list[str]) -> bool:
+        """Tells whether the file has every key of this path."""
+        return self.root is not None and len(_trail(self.root, keys, None)) >= len(keys)
+
+    def at(self, line: int) -> str:
+        """Returns ``file:line`` for a line counted from 1, the file relative to the current folder where it is below it."""
+        return f"{shown(self.path)}:{line}"
+
+
+def shown(path: Path) -> str:
+    """Returns a path as a user likes to read it: relative if it lies below the current folder."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative
+
+
+def _trail(node: yaml.Node, keys: list[str], value: str | None) -> list[int]:
+    """Returns the lines (from 1) of the keys of the path, as far as they exist."""
+    if not keys:
+        return []
+    if isinstance(node, yaml.SequenceNode):
+        trails = [_trail(item, keys, value) for item in node.value]
+        matching = [
+            trail for item, trail in zip(node.value, trails, strict=True) if value is not None and _holds(item, value)
+        ]
+        return max(matching or trails, key=len, default=[])
+    if not isinstance(node, yaml.MappingNode):
+        return []
+    for key, child in node.value:
+        if key.value == keys[0]:
+            return [key.start_mark.line + 1, *_trail(child, keys[1:], value)]
+    for key, child in node.value:
+        if key.value == "init_args":
+            return _trail(child, keys, value)
+    return []
+
+
+def _holds(node: yaml.Node, value: str) -> bool:
+    if isinstance(node, yaml.ScalarNode):
+        return bool(node.value == value)
+    if isinstance(node, yaml.MappingNode):
+        return any(_holds(child, value) for _, child in node.value)
+    return isinstance(node, yaml.SequenceNode) and any(_holds(child, value) for child in node.value)
+
+
+def _repeated_key(node: yaml.Node) -> yaml.ScalarNode | None:
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, child in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                return key
+            seen.add(str(key.value))
+            found = _repeated_key(child)
+            if found is not None:
+                return found
+    elif isinstance(node, yaml.SequenceNode):
+        for child in node.value:
+            found = _repeated_key(child)
+            if found is not None:
+                return found
+    return None
+
+
+def read_source(path: Path) -> RecipeSource:
+    """Reads a recipe's nodes, without giving them meaning.
+
+    Args:
+        path: absolute path of a YAML file.
+
+    Returns:
+        The file with its nodes.
+
+    Raises:
+        UsageError: if it cannot be read, is not YAML, is not a mapping or has a key twice (YAML would keep the last one
+            silently).
+    """
+    source = RecipeSource(path, None)
+    try:
+        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = source.at(mark.line + 1) if mark is not None else shown(path)
+        raise UsageError(f"not valid YAML: {error.problem or error.context}  [{place}]") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"cannot read config {shown(path)}: {error}") from error
+    if root is None:
+        raise UsageError(f"config {shown(path)} is empty; a recipe has sections such as model, data and trainer")
+    if not isinstance(root, yaml.MappingNode):
+        raise UsageError(f"a recipe is a mapping of sections (model, data, ...), not a {root.id}  [{source.at(1)}]")
+    repeated = _repeated_key(root)
+    if repeated is not None:
+        place = source.at(repeated.start_mark.line + 1)
+        raise UsageError(f"key {repeated.value!r} is given twice; keep one  [{place}]")
+    return RecipeSource(path, root)
