@@ -1,4 +1,4 @@
-"""The pretraining script and the base that it made: reproducible, small, loadable, with a tokenizer that loses nothing."""
+"""The pretraining script and its base: reproducible, small, loadable, with a tokenizer that loses nothing."""
 
 import json
 import re
@@ -44,7 +44,7 @@ def test_two_steps_are_reproducible_from_a_seed_and_write_a_loadable_folder(
 
 
 def test_rows_hold_whole_documents_with_weights_on_the_right_tokens(tokenizer: PreTrainedTokenizerBase) -> None:
-    documents = [Document("direct", PROMPT.format(question="2+3"), "5"), Document("equations", "", "1+1=2")]
+    documents = [Document("direct", (PROMPT.format(question="2+3"), "5")), Document("equations", ("1+1=", "2"))]
     endless = (document for _ in range(100) for document in documents)
     row = next(pretrain.pack_rows(endless, tokenizer))
     assert {key: tuple(value.shape) for key, value in row.items()} == dict.fromkeys(row, (pretrain.ROW_LENGTH,))
@@ -52,7 +52,7 @@ def test_rows_hold_whole_documents_with_weights_on_the_right_tokens(tokenizer: P
     assert tokenizer.decode(row["tokens"][first]) == "<s>Question: 2+3\nAnswer:\n5</s>"
     assert row["weights"][first][-2:].tolist() == [1.0, 1.0]
     assert row["weights"][first][0] == 0.0
-    assert set(row["weights"][first][1:-2].tolist()) == {pytest.approx(pretrain.PROMPT_WEIGHT)}
+    assert set(row["weights"][first][1:-2].tolist()) == {pytest.approx(pretrain.GIVEN_WEIGHT)}
     assert (row["segments"] == -1).equal(row["tokens"] == tokenizer.pad_token_id)
 
 
@@ -65,6 +65,13 @@ def test_documents_of_a_row_do_not_see_each_other(model: LlamaForCausalLM, token
         changed = torch.where(batch["segments"] == 0, batch["tokens"].flip(1), batch["tokens"])
         after = pretrain.weighted_loss(model, batch | {"tokens": changed})
     torch.testing.assert_close(before, after)
+
+
+def test_documents_tokenised_in_pieces_read_like_whole_ones(tokenizer: PreTrainedTokenizerBase) -> None:
+    for document in islice(pretraining_documents(2), 200):
+        pieces = [tokenizer(piece, add_special_tokens=False).input_ids for piece in document.pieces]
+        whole = tokenizer("".join(document.pieces), add_special_tokens=False).input_ids
+        assert [token for piece in pieces for token in piece] == whole
 
 
 def test_the_schedule_warms_up_and_ends_at_zero() -> None:
@@ -98,7 +105,10 @@ def test_special_tokens_are_distinct_and_bos_comes_by_itself(tokenizer: PreTrain
     assert tokenizer.chat_template is None
 
 
-@pytest.mark.parametrize("text", ["Tom has 12 apples.", "12+7=19\n#### 19", " a  b\t\r\n", "d\u00e9j\u00e0 \u4e2d\u6587 \U0001f600 \u0661", "\x00~"])
+@pytest.mark.parametrize(
+    "text",
+    ["Tom has 12 apples.", "12+7=19\n#### 19", " a  b\t\r\n", "d\u00e9j\u00e0 \u4e2d\u6587 \U0001f600 \u0661", "\x00~"],
+)
 def test_the_tokenizer_round_trips_any_text(tokenizer: PreTrainedTokenizerBase, text: str) -> None:
     assert tokenizer.decode(tokenizer(text, add_special_tokens=False).input_ids) == text
 

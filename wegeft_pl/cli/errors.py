@@ -13,7 +13,7 @@ import re
 import textwrap
 from dataclasses import dataclass, replace
 
-_KEY = re.compile(r'^Parser key "(?P<key>[^"]+)"(?: element \d+)?:?\s*(?P<rest>.*)$', re.DOTALL)
+_KEY = re.compile(r'^Parser key "(?P<key>[^"]+)"(?: element \d+)?:?[ \n]?(?P<rest>.*)$', re.DOTALL)
 _CLASS = re.compile(r"^Problem with given class_path '(?P<path>[^']+)':\n(?P<rest>.*)$", re.DOTALL)
 _UNION = re.compile(
     r"^Does not validate against any of the Union subtypes\n"
@@ -51,7 +51,7 @@ def find_problem(message: str) -> Problem:
     Returns:
         The innermost problem, with the path of the option that it is about.
     """
-    message = textwrap.dedent(message).strip()
+    message = textwrap.dedent(message.strip("\n")).rstrip()
     key = _KEY.match(message)
     if key:
         inner = find_problem(key["rest"])

@@ -41,9 +41,10 @@ def options_of_class(parser: ArgumentParser, class_path: str, skip: set[str]) ->
     """
     kind: Any = import_object(class_path)
     inner = type(parser)(exit_on_error=False)
-    inner.add_class_arguments(kind, fail_untyped=False, skip=skip) if inspect.isclass(kind) else (
+    if inspect.isclass(kind):
+        inner.add_class_arguments(kind, fail_untyped=False, skip=skip)
+    else:
         inner.add_function_arguments(kind, fail_untyped=False, skip=skip)
-    )
     return [name for name in options_of(inner) if name not in skip]
 
 

@@ -35,7 +35,7 @@ from wegeft_pl.quickstart.word_problems import (
 STEPS, SEED, THREADS = 3000, 0, 2
 ROWS, ROW_LENGTH, OPEN_ROWS = 32, 128, 8
 LEARNING_RATE, WARMUP_STEPS, WEIGHT_DECAY, CLIP_NORM = 3e-3, 100, 0.05, 1.0
-PROMPT_WEIGHT = 0.1  # names and numbers of a story cannot be guessed: they would drown the loss of what can be learned
+GIVEN_WEIGHT = 0.1  # a question's names and numbers cannot be guessed: they would drown what can be learned
 VOCABULARY_SIZE, TOKENIZER_DOCUMENTS = 512, 20_000
 PAD, BOS, EOS = "<pad>", "<s>", "</s>"
 
@@ -124,15 +124,20 @@ def pack_rows(documents: Iterator[Document], tokenizer: PreTrainedTokenizerFast)
 
     Args:
         documents: an endless stream.
-        tokenizer: adds <s>; </s> is added here.
+        tokenizer: its <s> and </s> frame every document.
 
     Yields:
         One row: "tokens", "segments" and "weights", each (T,).
     """
     rows = [Row() for _ in range(OPEN_ROWS)]
     for document in documents:
-        prompt = tokenizer(document.prompt)["input_ids"]
-        whole = [*tokenizer(document.prompt + document.response)["input_ids"], tokenizer.eos_token_id]
+        whole, weights = [tokenizer.bos_token_id], [0.0]  # <s> cannot be guessed from the document before
+        for index, piece in enumerate(document.pieces):
+            piece_tokens = tokenizer(piece, add_special_tokens=False)["input_ids"]
+            whole += piece_tokens
+            weights += [1.0 if index % 2 else GIVEN_WEIGHT] * len(piece_tokens)
+        whole.append(tokenizer.eos_token_id)
+        weights.append(1.0)
         fitting = [row for row in rows if len(row.tokens) + len(whole) <= ROW_LENGTH]
         if not fitting:
             fullest = max(rows, key=lambda row: len(row.tokens))
@@ -143,8 +148,7 @@ def pack_rows(documents: Iterator[Document], tokenizer: PreTrainedTokenizerFast)
         row = fitting[0]
         row.segments += [row.segments[-1] + 1 if row.segments else 0] * len(whole)
         row.tokens += whole
-        # <s> is never predicted: it would have to be guessed from the document before.
-        row.weights += [0.0] + [PROMPT_WEIGHT] * (len(prompt) - 1) + [1.0] * (len(whole) - len(prompt))
+        row.weights += weights
 
 
 def weighted_loss(model: LlamaForCausalLM, batch: dict[str, Tensor]) -> Tensor:

@@ -28,6 +28,7 @@ MAX_FACTOR = 12  # factors, divisors and quotients: the multiplication table
 HELD_OUT_ONE_IN = 10
 TRAIN_SIZE, TEST_SIZE = 5000, 300
 SPLIT_SEED = 0
+OPERATORS = "++--*/"  # of bare equations: sums and differences have the larger tables to learn
 
 PROMPT = "Question: {question}\nAnswer:\n"
 EXPRESSION_PROMPT = "Question: {question}\nExpression:\n"
@@ -47,11 +48,20 @@ class Problem:
 
 @dataclass(frozen=True)
 class Document:
-    """One pretraining text: `prompt + response`; the prompt may be empty."""
+    """One pretraining text in pieces: those at even places are given (a question), those at odd places follow."""
 
     kind: str
-    prompt: str
-    response: str
+    pieces: tuple[str, ...]
+
+    @property
+    def prompt(self) -> str:
+        """The first given piece."""
+        return self.pieces[0]
+
+    @property
+    def response(self) -> str:
+        """All that comes after the prompt."""
+        return "".join(self.pieces[1:])
 
 
 def compute(left: int, operator: str, right: int) -> int | None:
@@ -200,15 +210,26 @@ def build_split(seed: int, size: int, held_out: bool) -> list[Problem]:
 
 def sample_expression(rng: random.Random) -> Document:
     """Draw a bare expression of one or two steps, answered by a chain that ends in "#### n"."""
-    steps = ["a" + rng.choice("+-*/") + "b"]
+    steps = ["a" + rng.choice(OPERATORS) + "b"]
     if rng.random() < 0.75:
-        operator = rng.choice("+-*/")
+        operator = rng.choice(OPERATORS)
         steps.append(f"c{operator}x" if rng.random() < 0.3 else f"x{operator}c")
     numbers = sample_numbers(rng, steps)
     solved = solve(steps, numbers)
     assert solved is not None
-    prompt = PROMPT.format(question=write_expression(steps, numbers))
-    return Document("chain", prompt, write_chain(*solved))
+    return Document("chain", (PROMPT.format(question=write_expression(steps, numbers)), write_chain(*solved)))
+
+
+def sample_equations(rng: random.Random, size: int) -> Document:
+    """Draw equations, one a line; the left-hand sides are given, the right-hand sides follow."""
+    pieces = []
+    for index in range(size):
+        steps = ["a" + rng.choice(OPERATORS) + "b"]
+        numbers = sample_numbers(rng, steps)
+        solved = solve(steps, numbers)
+        assert solved is not None
+        pieces += ["\n" * (index > 0) + write_expression(steps, numbers) + "=", str(solved[1])]
+    return Document("equations", tuple(pieces))
 
 
 def pretraining_documents(seed: int) -> Iterator[Document]:
@@ -228,15 +249,13 @@ def pretraining_documents(seed: int) -> Iterator[Document]:
         if kind == "chain":
             yield sample_expression(rng)
         elif kind == "equations":
-            steps = ["a" + rng.choice("+-*/") + "b" for _ in range(6)]
-            solved = [solve([step], sample_numbers(rng, [step])) for step in steps]
-            yield Document(kind, "", "\n".join(lines[0] for lines, _ in filter(None, solved)))
+            yield sample_equations(rng, 6)
         else:
             problem = sample_problem(rng, rng.choice(TEMPLATES), held_out=False)
             if kind == "direct":
-                yield Document(kind, PROMPT.format(question=problem.question), str(problem.result))
+                yield Document(kind, (PROMPT.format(question=problem.question), str(problem.result)))
             else:
-                yield Document(kind, EXPRESSION_PROMPT.format(question=problem.question), problem.expression)
+                yield Document(kind, (EXPRESSION_PROMPT.format(question=problem.question), problem.expression))
 
 
 def extract_marked_number(text: str) -> int | None:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
-from typing_extensions import Literal
 
 from wegeft_pl.data.text.tokenize import EncodedExample, Tokenizer
 from wegeft_pl.losses import IGNORED

@@ -103,7 +103,7 @@ class ExampleEncoder:
         prompt_ids = self.encode_prompt(prompt)
         ids = self._encode(prompt + response)
         if ids[: len(prompt_ids)] != prompt_ids:
-            ids = prompt_ids + self._plain(response)
+            ids = prompt_ids + encode_plain(self.tokenizer, response)
         eos = self.tokenizer.eos_token_id
         if len(ids) == len(prompt_ids) or ids[-1] != eos:  # a response that spells EOS out does not get a second one
             ids.append(eos)

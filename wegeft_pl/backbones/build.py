@@ -1,0 +1,27 @@
+"""One door for every backbone: a name in, a module out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from wegeft_pl.backbones import architectures, huggingface, vision
+from wegeft_pl.quickstart import is_bundled
+
+
+def build(name: str, *, dtype: str = "auto", meta: bool = False) -> nn.Module:
+    """Builds a headless backbone from timm or Hugging Face.
+
+    Args:
+        name: a timm model name, ``bundled:NAME``, a Hugging Face folder or a hub id; see :mod:`names`.
+        dtype: for Hugging Face models; see :func:`huggingface.load`.
+        meta: shapes only, on the meta device.
+
+    Raises:
+        ValueError: nothing of that name can be built.
+    """
+    hugging_face = is_bundled(name) or Path(name).is_dir() or architectures.find(name) is not None
+    if not hugging_face and vision.is_timm_name(name):
+        return vision.load(name, meta=meta)
+    return huggingface.load(name, causal_lm=False, dtype=dtype, meta=meta)

@@ -1,0 +1,81 @@
+"""Which rows make which batch, on which process and in which epoch."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+
+class BatchOrder:
+    """Shares rows out among processes and cuts each share into batches, as many on every process.
+
+    In training the order is shuffled, another one each epoch, and where rows do not divide evenly the first ones of the
+    order are repeated so that all processes get equally many. In evaluation the order is the data's own and NO row is
+    repeated, so that scores and losses need no correction: shares may differ by one row, and batches of one process
+    by one row in size. Only a process that would get fewer rows than batches (fewer rows than processes, or batches of
+    one) repeats one.
+
+    Args:
+        num_rows: rows of the split.
+        batch_size: most rows per batch.
+        shuffle: training order or evaluation order.
+        seed: seed of the shuffle; the epoch is added to it.
+        num_processes: among how many processes the rows are shared out.
+        rank: which of them this one is.
+
+    Example:
+        >>> BatchOrder(7, batch_size=2, num_processes=2, rank=0).batches()
+        [[0, 2], [4, 6]]
+        >>> BatchOrder(7, batch_size=2, num_processes=2, rank=1).batches()
+        [[1, 3], [5]]
+    """
+
+    def __init__(
+        self,
+        num_rows: int,
+        batch_size: int,
+        shuffle: bool = False,
+        seed: int = 0,
+        num_processes: int = 1,
+        rank: int = 0,
+    ) -> None:
+        self.num_rows = num_rows
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.seed = seed
+        self.num_processes = num_processes
+        self.rank = rank
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return math.ceil(math.ceil(self.num_rows / self.num_processes) / self.batch_size)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Sets the epoch, which the next shuffle depends on; Lightning calls it."""
+        self.epoch = epoch
+
+    @property
+    def sampler(self) -> BatchOrder:
+        """Itself: Lightning sets the epoch of ``loader.batch_sampler.sampler``.
+
+        The loader has no ``sampler`` of its own, because ``overfit_batches`` would warn about one and try to replace it.
+        """
+        return self
+
+    def batches(self) -> list[list[int]]:
+        """Returns this process's batches of the epoch as lists of row numbers."""
+        if not self.shuffle:
+            return self._even(list(range(self.num_rows))[self.rank :: self.num_processes])
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        order = torch.randperm(self.num_rows, generator=generator).tolist()
+        while len(order) % self.num_processes:  # fewer rows than processes wrap around more than once
+            order += order[: self.num_processes - len(order) % self.num_processes]
+        share = order[self.rank :: self.num_processes]
+        return [share[start : start + self.batch_size] for start in range(0, len(share), self.batch_size)]
+
+    def _even(self, share: list[int]) -> list[list[int]]:
+        share += (share or [0])[:1] * (len(self) - len(share))
+        size, larger = divmod(len(share), len(self))
+        starts = [number * size + min(number, larger) for number in range(len(self) + 1)]
+        return [share[start:stop] for start, stop in zip(starts, starts[1:], strict=False)]

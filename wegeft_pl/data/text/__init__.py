@@ -1,0 +1,1 @@
+"""Text: prompts, tokenising with labels, batches, and one file per data set."""

@@ -1,0 +1,181 @@
+"""What every text data module is: splits tokenised once, and loaders over them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import Dataset
+
+from wegeft_pl.backbones.huggingface import load_tokenizer
+from wegeft_pl.data.loader import EpochLoader
+from wegeft_pl.data.order import BatchOrder
+from wegeft_pl.data.text.collate import get_pad_id
+from wegeft_pl.data.text.sources import Split
+from wegeft_pl.data.text.tokenize import Tokenizer
+
+#: The splits that each of Lightning's stages needs.
+STAGES: dict[str, tuple[Split, ...]] = {
+    "fit": ("train", "val"),
+    "validate": ("val",),
+    "test": ("test",),
+    "predict": ("test",),
+}
+
+
+class TextDataModule(LightningDataModule, ABC):
+    """Tokenises the splits that a stage needs, once, and serves them in seeded batches.
+
+    A subclass says how a split is built and batched. The tokenizer comes from the task unless it is named here.
+
+    Args:
+        path: the data: a local file or folder, or ``bundled:NAME``; see the subclass for null.
+        tokenizer: hub id or folder of the tokenizer; null: the task's own.
+        batch_size: training sequences per batch and process.
+        eval_batch_size: validation and test sequences per batch and process; null: as ``batch_size``.
+        num_workers: processes that collate batches; 0 is right nearly always, since nothing is tokenised then.
+        pad_to_multiple_of: round sequence lengths of a batch up to a multiple of this; null: no rounding.
+        seed: seed of the training order and of rows held out by size.
+
+    Raises:
+        ValueError: a size is below its least value.
+    """
+
+    def __init__(
+        self,
+        path: str | None,
+        tokenizer: str | None,
+        batch_size: int,
+        eval_batch_size: int | None,
+        num_workers: int,
+        pad_to_multiple_of: int | None,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.path = path
+        self.tokenizer = tokenizer
+        self.batch_size = batch_size
+        self.eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
+        self.num_workers = num_workers
+        self.pad_to_multiple_of = pad_to_multiple_of
+        self.seed = seed
+        check_least("batch_size", batch_size, 1)
+        check_least("eval_batch_size", eval_batch_size, 1)
+        check_least("num_workers", num_workers, 0)
+        check_least("pad_to_multiple_of", pad_to_multiple_of, 1)
+        self._encoded_with: Tokenizer | None = None
+        self._splits: dict[Split, Dataset | None] = {}
+
+    @abstractmethod
+    def build_split(self, split: Split, tokenizer: Tokenizer) -> Dataset | None:
+        """Reads and tokenises one split; None when the data has no such split."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, object]:
+        """Returns what a run's record says of the data, in plain JSON types; counts cover the splits built so far."""
+
+    @property
+    def answer_extractors(self) -> Mapping[str, Callable[[str], str | None]]:
+        """Names of scores and how each finds the answer in a generated text, the headline first; empty: no scores."""
+        return {}
+
+    def setup(self, stage: str | None = None) -> None:
+        """Builds the splits of a stage that are not built yet; null: all of them.
+
+        Raises:
+            ValueError: no tokenizer is to be had, or the stage's own split does not exist.
+        """
+        tokenizer = self.resolve_tokenizer()
+        if tokenizer is not self._encoded_with:  # another task's tokenizer: ids from the old one would be wrong
+            self._splits.clear()
+            self._encoded_with = tokenizer
+        for split in ("train", "val", "test") if stage is None else STAGES[stage]:
+            if split not in self._splits:
+                self._splits[split] = self.build_split(split, tokenizer)
+        needed = None if stage is None else STAGES[stage][0]
+        if needed is not None and self._splits[needed] is None:
+            raise ValueError(
+                f"{stage} needs {needed} rows, and {self.path or 'the data set'} has none; "
+                f"add a {needed}.jsonl to the folder, or hold rows out of train with data.{needed}_size"
+            )
+
+    def resolve_tokenizer(self) -> Tokenizer:
+        """Returns the tokenizer named here, or else the task's.
+
+        Raises:
+            ValueError: none is named and no trainer with a task is attached.
+        """
+        if self.tokenizer is not None:
+            if self._encoded_with is None:
+                self._encoded_with = load_tokenizer(self.tokenizer)
+            return self._encoded_with
+        if self.trainer is None:
+            raise ValueError("no tokenizer: give the data module one (tokenizer=...), or attach it to a Trainer's task")
+        return self.trainer.lightning_module.tokenizer  # type: ignore[return-value]
+
+    def train_dataloader(self) -> EpochLoader:
+        """Returns the shuffled training batches of this process."""
+        dataset = self._dataset("train")
+        assert dataset is not None
+        # overfit_batches asks for the same batches every epoch.
+        shuffle = self.trainer is None or not self.trainer.overfit_batches
+        return self._loader("train", dataset, self.batch_size, shuffle)
+
+    def val_dataloader(self) -> EpochLoader | list[Any]:
+        """Returns the validation batches of this process; an empty list without validation rows."""
+        return self._eval_dataloader("val")
+
+    def test_dataloader(self) -> EpochLoader | list[Any]:
+        """Returns the test batches of this process; an empty list without test rows."""
+        return self._eval_dataloader("test")
+
+    def predict_dataloader(self) -> EpochLoader | list[Any]:
+        """Returns the test batches, whose prompts are answered."""
+        return self._eval_dataloader("test")
+
+    def make_order(self, dataset: Any, batch_size: int, shuffle: bool) -> BatchOrder:
+        """Makes the order of a split: seeded, another one each epoch, shared out among processes."""
+        return BatchOrder(len(dataset), batch_size, shuffle, self.seed, *self.shares())
+
+    @abstractmethod
+    def make_collate(self, split: Split) -> Callable[[list[Any]], Any]:
+        """Makes the function that turns a list of the split's examples into a batch."""
+
+    def shares(self) -> tuple[int, int]:
+        """Returns among how many processes data is shared out, and which of them this one is."""
+        kwargs = None if self.trainer is None else self.trainer.distributed_sampler_kwargs
+        return (1, 0) if kwargs is None else (kwargs["num_replicas"], kwargs["rank"])
+
+    @property
+    def pad_id(self) -> int:
+        """The id that pads batches."""
+        assert self._encoded_with is not None
+        return get_pad_id(self._encoded_with)
+
+    def _eval_dataloader(self, split: Split) -> EpochLoader | list[Any]:
+        dataset = self._dataset(split)
+        if dataset is None:
+            return []
+        return self._loader(split, dataset, self.eval_batch_size, shuffle=False)
+
+    def _loader(self, split: Split, dataset: Dataset, batch_size: int, shuffle: bool) -> EpochLoader:
+        return EpochLoader(
+            dataset, self.make_order(dataset, batch_size, shuffle), self.make_collate(split), self.num_workers
+        )
+
+    def _dataset(self, split: Split) -> Dataset | None:
+        if split not in self._splits:
+            raise ValueError(f"the {split} split is not built; call setup() first")
+        return self._splits[split]
+
+
+def check_least(name: str, value: float | None, least: float) -> None:
+    """Refuses a value below its least one; None passes.
+
+    Raises:
+        ValueError: ``value`` is below ``least``.
+    """
+    if value is not None and value < least:
+        raise ValueError(f"data.{name} must be at least {least}, got {value}")

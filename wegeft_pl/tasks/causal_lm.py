@@ -1,0 +1,227 @@
+"""Causal language models: response-only loss, greedy generation for scores, Hugging Face folders.
+
+Shapes: B batch, T tokens, P prompt tokens, N labelled positions, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from wegeft_pl.backbones import only_positions
+from wegeft_pl.losses import causal_lm_loss, labelled_positions
+from wegeft_pl.tasks.base import BatchCount, FineTuneTask, OptimizerFactory
+from wegeft_pl.tasks.evaluation import Evaluation, HasAnswers, Prediction, TextEvaluation
+from wegeft_pl.tasks.schedule import Schedule
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Batch = dict[str, Any]
+
+
+class CausalLMTask(FineTuneTask):
+    """Fine-tunes a causal language model on batches of ``input_ids``, ``attention_mask`` and ``labels``.
+
+    Args:
+        backbone: a Hugging Face folder or hub id, or ``bundled:NAME``.
+        tokenizer: the same for the tokenizer; None means the backbone's own.
+        dtype: the base's dtype; adapters are float32 whatever it is.
+        gradient_checkpointing: recompute activations in the backward pass (non-reentrant): less memory, more time.
+        generate: score validation and test by generated answers where the data has prompts, not by the loss alone.
+        max_new_tokens: length limit of a generated answer; an answer that reaches it is scored as it is.
+        optimizer: see :class:`FineTuneTask`.
+        lr_scheduler: see :class:`FineTuneTask`.
+    """
+
+    def __init__(
+        self,
+        backbone: str,
+        tokenizer: str | None = None,
+        dtype: str = "auto",
+        gradient_checkpointing: bool = False,
+        generate: bool = True,
+        max_new_tokens: int = 256,
+        optimizer: OptimizerFactory | None = None,
+        lr_scheduler: Schedule | None = None,
+    ) -> None:
+        super().__init__(backbone, dtype, optimizer, lr_scheduler)
+        # Plain types only: the checkpoint must load with weights_only=True.
+        self.save_hyperparameters(ignore=["optimizer", "lr_scheduler"], logger=False)
+        if max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
+        self.tokenizer_name = tokenizer or backbone
+        self.gradient_checkpointing = gradient_checkpointing
+        self.generate = generate
+        self.max_new_tokens = max_new_tokens
+        self._evaluation: Evaluation | None = None
+
+    # Building
+
+    def build_backbone(self, meta: bool = False) -> nn.Module:
+        """Loads the model with its head, or builds its shapes on the meta device."""
+        from wegeft_pl.backbones import huggingface
+
+        assert self.backbone_name is not None
+        model = huggingface.load(self.backbone_name, causal_lm=True, dtype=self.dtype_name, meta=meta)
+        if self.gradient_checkpointing:
+            # Reentrant checkpointing gives no gradients behind frozen embeddings.
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        return model
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer, loaded on first use; the data module needs it before the backbone is built."""
+        from wegeft_pl.backbones import huggingface
+
+        return huggingface.load_tokenizer(self.tokenizer_name)
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The backbone as the transformers model that it is."""
+        from transformers import PreTrainedModel
+
+        assert isinstance(self.backbone, PreTrainedModel), "configure_model has not run"
+        return self.backbone
+
+    # Loss
+
+    def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Sums the next-token loss of a batch over its labelled tokens; logits exist only at those.
+
+        Args:
+            batch: ``input_ids``, ``attention_mask``, ``labels`` (B, T) int64, labels -100 where there is no loss.
+
+        Returns:
+            loss sum () and number of labelled tokens ().
+        """
+        return causal_lm_loss(self.labelled_logits(batch), labelled_positions(batch["labels"])[1])
+
+    def labelled_logits(self, batch: Batch) -> Tensor:
+        """The logits (N, V) at the positions that predict a labelled token."""
+        mask_BT, _ = labelled_positions(batch["labels"])  # noqa: N806
+        head = self.model.get_output_embeddings()
+        with only_positions(head, mask_BT):
+            output = self.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
+        logits: Tensor = output.logits[0]
+        return logits
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Returns the summed loss; see :meth:`FineTuneTask.weighted`."""
+        loss_sum, num_tokens = self.loss(batch)
+        mean = loss_sum.detach() / num_tokens.clamp(min=1)
+        self.check_finite(mean)
+        self.log("train/loss", mean, prog_bar=True, batch_size=len(batch["input_ids"]))
+        self.log("train/lr", self.optimizers(use_pl_optimizer=False).param_groups[0]["lr"])  # type: ignore[union-attr]
+        return self.weighted(loss_sum, num_tokens)
+
+    # Scores
+
+    def new_evaluation(self) -> Evaluation:
+        """Loss and perplexity, and generated answers where the data module says how to read them."""
+        datamodule = getattr(self.trainer, "datamodule", None)
+        extractors = datamodule.answer_extractors if isinstance(datamodule, HasAnswers) else {}
+        return TextEvaluation(self.loss, self.generate_answers if self.generate else None, extractors).to(self.device)
+
+    def generate_answers(self, batch: Batch) -> list[str]:
+        """Generates one answer per prompt, greedily, with a KV cache.
+
+        Args:
+            batch: ``prompt_ids`` and ``prompt_mask`` (B, P), left-padded.
+
+        Returns:
+            B texts, without prompt and special tokens.
+        """
+        prompts = batch["prompt_ids"]
+        with torch.no_grad():
+            tokens = self.model.generate(  # type: ignore[operator]  # nn.Module.__getattr__ hides the mixin's method
+                input_ids=prompts, attention_mask=batch["prompt_mask"], use_cache=True, **self.decoding
+            )
+        assert isinstance(tokens, Tensor)
+        return self.tokenizer.batch_decode(tokens[:, prompts.shape[1] :], skip_special_tokens=True)
+
+    @property
+    def decoding(self) -> dict[str, Any]:
+        """The settings of generation, given to the model and written into run.json."""
+        stop = {self.tokenizer.eos_token_id}
+        configured = self.model.generation_config.eos_token_id if self.backbone is not None else None
+        stop |= set(configured) if isinstance(configured, list) else {configured}
+        stop.discard(None)
+        pad = self.tokenizer.pad_token_id
+        return {
+            "do_sample": False,
+            "num_beams": 1,
+            "temperature": None,
+            "top_p": None,
+            "top_k": None,
+            "max_new_tokens": self.max_new_tokens,
+            "eos_token_id": sorted(stop),
+            "pad_token_id": pad if pad is not None else min(stop, default=0),
+        }
+
+    def on_validation_epoch_start(self) -> None:
+        """Starts a fresh score."""
+        self._evaluation = self.new_evaluation()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, list[Prediction]]:
+        """Scores a batch; the predictions reach callbacks as the step's output."""
+        return self._score(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs val/loss, val/perplexity and the answer scores."""
+        self._log_scores("val")
+
+    def on_test_epoch_start(self) -> None:
+        """Starts a fresh score."""
+        self._evaluation = self.new_evaluation()
+
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, list[Prediction]]:
+        """Scores a batch; the predictions reach callbacks as the step's output."""
+        return self._score(batch)
+
+    def on_test_epoch_end(self) -> None:
+        """Logs test/loss, test/perplexity and the answer scores."""
+        self._log_scores("test")
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:
+        """Generates and judges the answers of a batch."""
+        evaluation = self._evaluation = self._evaluation or self.new_evaluation()
+        return evaluation.update(batch)
+
+    def _score(self, batch: Batch) -> dict[str, list[Prediction]]:
+        assert self._evaluation is not None
+        return {"predictions": self._evaluation.update(batch)}
+
+    def _log_scores(self, stage: str) -> None:
+        assert self._evaluation is not None
+        scores = {f"{stage}/{name}": value for name, value in self._evaluation.compute().items()}
+        # Already reduced over ranks by the metrics themselves.
+        self.log_dict(scores, prog_bar=stage == "val", rank_zero_only=False, sync_dist=False)
+        self._evaluation = None
+
+    # What callbacks ask
+
+    def count_batch(self, batch: Batch) -> BatchCount:
+        """Counts samples, tokens without padding and tokens with it."""
+        mask = batch["attention_mask"]
+        return BatchCount(len(mask), int(mask.sum()), mask.numel())
+
+    @torch.no_grad()
+    def probe_output(self, batch: Batch) -> Tensor:
+        """The logits (N, V) of a batch at its labelled positions, in eval mode, for the merge report."""
+        training = self.model.training
+        self.model.eval()
+        try:
+            return self.labelled_logits(batch)
+        finally:
+            self.model.train(training)
+
+    def save_merged(self, directory: Path) -> None:
+        """Writes model and tokenizer as a folder that ``from_pretrained`` loads."""
+        from wegeft_pl.backbones import huggingface
+
+        huggingface.save(self.model, directory, self.tokenizer)

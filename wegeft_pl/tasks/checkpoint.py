@@ -1,0 +1,83 @@
+"""What a Lightning checkpoint of a task holds: everything trained, the adapter's identity, and never the base."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from wegeft_pl.adapter import Adapter, AdapterConfig, Fingerprint
+from wegeft_pl.adapter.storage import check_finite
+
+#: The checkpoint's section of this package; plain types only, so that it loads with weights_only=True.
+SECTION = "wegeft_pl"
+BACKBONE = "backbone."
+
+
+def trained_names(task: nn.Module, adapter: Adapter | None) -> set[str]:
+    """Names in the task's state dict that a checkpoint keeps.
+
+    Kept are the adapter's tensors, other backbone parameters that are trained, and everything outside the backbone.
+    """
+    kept = {name for name in task.state_dict() if not name.startswith(BACKBONE)}
+    kept |= {name for name, parameter in task.named_parameters() if parameter.requires_grad}
+    if adapter is not None:
+        kept |= {BACKBONE + name for name in adapter.state_dict()}
+    return kept
+
+
+def pack(checkpoint: dict[str, Any], task: nn.Module, adapter: Adapter | None) -> None:
+    """Cuts a checkpoint down to what is trained and adds the adapter's config and its base's fingerprint."""
+    kept = trained_names(task, adapter)
+    checkpoint["state_dict"] = {name: tensor for name, tensor in checkpoint["state_dict"].items() if name in kept}
+    if adapter is not None:
+        checkpoint[SECTION] = {"adapter": adapter.config.to_dict(), "base": adapter.fingerprint.to_dict()}
+
+
+def adapter_config_in(checkpoint: dict[str, Any]) -> AdapterConfig | None:
+    """The config of the adapter that a checkpoint was written with, or None."""
+    section = checkpoint.get(SECTION)
+    return None if section is None else AdapterConfig.from_dict(section["adapter"])
+
+
+def verify(checkpoint: dict[str, Any], task: nn.Module, adapter: Adapter | None) -> None:
+    """Checks a checkpoint against the task before a single value is loaded.
+
+    Raises:
+        ValueError: it was written with another adapter config or on another base, or a tensor is missing, unknown, of
+            another shape, or not finite. (Lightning itself is told to be lenient, because the base is not in the file.)
+    """
+    section = checkpoint.get(SECTION)
+    if adapter is not None:
+        if section is None:
+            raise ValueError(
+                "this checkpoint holds no adapter, but the run has one; resume without the adapter section"
+            )
+        _check_config(AdapterConfig.from_dict(section["adapter"]), adapter.config)
+        Fingerprint(**section["base"]).check(adapter.fingerprint, "this checkpoint")
+    elif section is not None:
+        raise ValueError("this checkpoint holds an adapter, but the run has none; add the adapter section")
+    saved: dict[str, Tensor] = checkpoint["state_dict"]
+    own = task.state_dict()
+    wanted = trained_names(task, adapter)
+    missing, unknown = sorted(wanted - saved.keys()), sorted(saved.keys() - wanted)
+    if missing or unknown:
+        problem = f"lacks {missing[0]}" if missing else f"has {unknown[0]}, which this task does not train"
+        raise ValueError(f"this checkpoint {problem} ({len(missing)} missing, {len(unknown)} unknown tensors)")
+    for name, tensor in saved.items():
+        if tensor.shape != own[name].shape:
+            raise ValueError(
+                f"this checkpoint: {name} has shape {tuple(tensor.shape)}, expected {tuple(own[name].shape)}"
+            )
+    check_finite(saved, "this checkpoint")
+
+
+def _check_config(saved: AdapterConfig, current: AdapterConfig) -> None:
+    old, new = saved.to_dict(), current.to_dict()
+    # The form and dropouts change how training computes, not what the tensors mean.
+    for name in old.keys() - {"form", "input_dropout", "weight_dropout"}:
+        if old[name] != new[name]:
+            raise ValueError(
+                f"this checkpoint was written with adapter.{name}={old[name]!r}, the run has {new[name]!r}; "
+                "resume with the same adapter"
+            )
