@@ -54,7 +54,9 @@ def main(argv: list[str]) -> int:
     cp.add_argument("dest", help="a file, or an existing folder")
     cp.add_argument("--force", action="store_true", help="overwrite an existing file")
     if argv and not argv[0].startswith("-") and argv[0] not in _ACTIONS:
-        raise UsageError(f"configs has no action {argv[0]!r}{did_you_mean(argv[0], _ACTIONS) or '; it has ls, show and cp'}")
+        raise UsageError(
+            f"configs has no action {argv[0]!r}{did_you_mean(argv[0], _ACTIONS) or '; it has ls, show and cp'}"
+        )
     args = parser.parse_args(argv)
     if args.action == "ls":
         _list(as_json=args.json)
@@ -81,7 +83,9 @@ def _list(as_json: bool) -> None:
 def _find(name: str) -> Path:
     path = find_shipped(name)
     if path is None:
-        known = shipped_recipes() if name.endswith(".yaml") else [file.removesuffix(".yaml") for file in shipped_recipes()]
+        known = (
+            shipped_recipes() if name.endswith(".yaml") else [file.removesuffix(".yaml") for file in shipped_recipes()]
+        )
         hint = did_you_mean(name, known) or "; `wegeft_pl configs ls` lists them"
         raise UsageError(f"no config {name!r} in the package{hint}")
     return path

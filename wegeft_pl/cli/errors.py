@@ -17,10 +17,15 @@ _KEY = re.compile(r'^Parser key "(?P<key>[^"]+)"(?: element \d+)?:?[ \n]?(?P<res
 _CLASS = re.compile(r"^Problem with given class_path '(?P<path>[^']+)':\n(?P<rest>.*)$", re.DOTALL)
 _UNION = re.compile(
     r"^Does not validate against any of the Union subtypes\n"
-    r"Subtypes: \[(?P<types>.*?)\]\nErrors:\n(?P<errors>.*)\nGiven value type: (?P<kind>[^\n]*)\nGiven value: (?P<value>.*)$",
+    r"Subtypes: \[(?P<types>.*?)\]\nErrors:\n(?P<errors>.*)\n"
+    r"Given value type: [^\n]*\nGiven value: (?P<value>.*)$",
     re.DOTALL,
 )
+_NOT_A_PATH = re.compile(r"^- Expected a path but .*? either not accessible or invalid\n- (?P<rest>.*)$", re.DOTALL)
+_BARE_CLASS = re.compile(r"^Expected a dot import path string: (?P<name>.+)$")
 _EXPECTED = re.compile(r"^Expected an? (?P<type>.*?)(?:\. Got value: (?P<value>.*))?$", re.DOTALL)
+_ABOUT_CLASSES = ("Import path", "Expected an instantiatable", "Expected a dot import path")
+_PRIMITIVE = {f"<class '{name}'>" for name in ("int", "float", "bool")}
 
 
 @dataclass(frozen=True)
@@ -60,11 +65,18 @@ def find_problem(message: str) -> Problem:
     if in_class:
         inner = find_problem(in_class["rest"])
         return replace(inner, class_path=inner.class_path or in_class["path"])
+    not_a_path = _NOT_A_PATH.match(message)
+    if not_a_path:
+        # Every option also takes the path of a file with its value; the rest says what is wrong with the value itself.
+        return find_problem(not_a_path["rest"])
     union = _UNION.match(message)
     if union:
         return _pick(union)
+    bare_class = _BARE_CLASS.match(message)
+    if bare_class:
+        return Problem((), message, value=bare_class["name"])
     expected = _EXPECTED.match(message)
-    if expected and not message.startswith(("Expected an instantiatable", "Expected a dot import path")):
+    if expected and not message.startswith("Expected an instantiatable"):
         return Problem((), message, expected=expected["type"], value=expected["value"])
     return Problem((), message)
 
@@ -77,18 +89,17 @@ def _pick(union: re.Match[str]) -> Problem:
     """Picks the alternative of a union that the user meant: the one that got furthest."""
     entries = re.split(r"^- ", textwrap.dedent(union["errors"]), flags=re.MULTILINE)[1:]
     problems = [find_problem(_dedent_rest(entry)) for entry in entries]
+    if any(problem.expected in _PRIMITIVE for problem in problems):
+        # float | Tensor: a word that is no number is a wrong number, not the name of a class.
+        problems = [problem for problem in problems if not problem.text.startswith("Expected a dot import path")]
     for problem in problems:
-        if problem.keys or problem.class_path or problem.text.startswith(
-            ("Import path", "Expected an instantiatable", "Expected a dot import path")
-        ):
-            return problem
-    if len(problems) > 1 and any(_is_class_type(part) for part in problems):
-        return next(part for part in problems if _is_class_type(part))
+        if problem.keys or problem.class_path or problem.text.startswith(_ABOUT_CLASSES):
+            # jsonargparse drops the value from the text of an alternative.
+            return replace(problem, value=problem.value or union["value"])
+    for problem in problems:
+        if problem.text.startswith("Not a valid subclass"):
+            return replace(problem, value=union["value"])
     return Problem((), union[0], expected=union["types"], value=union["value"])
-
-
-def _is_class_type(problem: Problem) -> bool:
-    return problem.text.startswith("Not a valid subclass")
 
 
 def _dedent_rest(entry: str) -> str:

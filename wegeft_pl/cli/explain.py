@@ -17,6 +17,9 @@ SECTIONS = ("seed_everything", "model", "data", "adapter", "optimizer", "lr_sche
 #: Arguments of a task that are sections of their own in a recipe, so that they are not options of `model`.
 OWN_SECTIONS = {"optimizer", "lr_scheduler"}
 
+#: Init arguments that are not options, by section.
+HIDDEN = {"model": OWN_SECTIONS, "optimizer": {"params"}}
+
 
 def say(problem: Problem, parser: ArgumentParser) -> str:
     """Writes a problem as one line.
@@ -29,7 +32,7 @@ def say(problem: Problem, parser: ArgumentParser) -> str:
         The line, without ``wegeft_pl:`` and without the place.
     """
     name = ".".join(problem.keys)
-    text = problem.text
+    text, value = problem.text, problem.value
     if match := re.match(r"Group '(.+)' does not accept option '(.+)'", text):
         return no_option([*problem.keys, *match[1].split("."), match[2]], parser, problem.class_path)
     if match := re.match(r"Option '(.+)' is not accepted", text):
@@ -42,12 +45,12 @@ def say(problem: Problem, parser: ArgumentParser) -> str:
         return f"option {match[1].split('/')[-1]} needs a value"
     if match := re.match(r"Expected a dot import path string: (.+)", text):
         return _no_class(name, match[1], problem.keys, parser)
-    if match := re.match(r"Import path (\S+) does not .+ (\w+)$", text):
-        return f"{name}: expected a subclass of {match[2]}, got {match[1]!r}"
-    if match := re.match(r"Expected an instantiatable class, but (\S+) is (abstract|a protocol)", text):
-        return f"{name}: class {match[1]!r} is {match[2]}; name a class derived from it"
-    if match := re.match(r"Not a valid subclass of (\w+)\. Got value: (.*)", text):
-        return f"{name}: expected the class path of a {match[1]}, got {shown_value(match[2])}"
+    if match := re.match(r"Import path (?:(\S+) )?does not .+ (\w+)$", text):
+        return f"{name}: expected a subclass of {match[2]}, got {(match[1] or value)!r}"
+    if match := re.match(r"Expected an instantiatable class, but (?:(\S+) )?is (abstract|a protocol)", text):
+        return f"{name}: class {(match[1] or value)!r} is {match[2]}; name a class derived from it"
+    if match := re.match(r"Not a valid subclass of (\w+)", text):
+        return f"{name}: expected the class path of a {match[1]}" + (f", got {shown_value(value)}" if value else "")
     if problem.class_path and re.match(r"module '.+' has no attribute|No module named", text):
         return _not_importable(name, problem, parser)
     if problem.expected:
@@ -65,12 +68,12 @@ def no_option(keys: Sequence[str], parser: ArgumentParser, class_path: str | Non
         class_path: the class that should have had the option, if the path leads into one.
     """
     written, last = ".".join(keys), keys[-1]
-    if len(keys) == 2 and keys[0] == "model" and last in OWN_SECTIONS:
-        return f"no option {written!r}; {last} is a section of its own beside model"
+    if len(keys) > 1 and keys[0] == "model" and keys[1] in OWN_SECTIONS:
+        return f"no option {written!r}; {keys[1]} is a section of its own beside model"
     if class_path is not None:
-        known = options_of_class(parser, class_path, OWN_SECTIONS if keys[0] == "model" else set())
-        owner = class_path.rsplit(".", 1)[-1]
-        return f"no option {written!r}{did_you_mean(last, known) or f'; {owner} has {_listed(known)}'}"
+        known = options_of_class(parser, class_path, HIDDEN.get(keys[0], set()))
+        hint = f"; {class_path.rsplit('.', 1)[-1]} has {_listed(known) or 'no options'}"
+        return f"no option {written!r}{did_you_mean(last, known) or hint}"
     known = options_of(parser, keys[:-1])
     return f"no option {written!r}{did_you_mean(last, known)}"
 
@@ -92,7 +95,8 @@ def _unrecognized(argument: str, problem: Problem, parser: ArgumentParser) -> st
         return f"unexpected argument {argument!r}{hint}"
     keys = [*problem.keys, *argument.lstrip("-").split("=")[0].split(".")]
     if len(keys) == 1:
-        return f"no option {argument.split('=')[0]!r}{did_you_mean(keys[0], options_of(parser))}"
+        hint = did_you_mean(keys[0], options_of(parser)) or f"; `{parser.prog} --help` lists the options"
+        return f"no option {argument.split('=')[0]!r}{hint}"
     if keys[0] not in options_of(parser):
         return f"no option '{'.'.join(keys)}'{did_you_mean(keys[0], options_of(parser))}"
     return no_option(keys, parser, problem.class_path)
@@ -101,7 +105,7 @@ def _unrecognized(argument: str, problem: Problem, parser: ArgumentParser) -> st
 def _missing(names: list[str], problem: Problem) -> str:
     if problem.class_path is None:
         which = " and no ".join(f"{name!r} section" for name in sorted(names, key=_section_order))
-        return f"no {which}; name a recipe that has it with --config NAME (`wegeft_pl configs ls` lists recipes)"
+        return f"no {which}; name a recipe with --config NAME (`wegeft_pl configs ls` lists the shipped ones)"
     owner = problem.class_path.rsplit(".", 1)[-1]
     option = ".".join([*problem.keys, names[0]])
     return f"{'.'.join(problem.keys)}: {owner} needs {names[0]!r}; set it in the recipe or with --{option} VALUE"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from pathlib import Path
 
 #: Set this environment variable to 1 to see the traceback behind a message.
 TRACEBACK_VARIABLE = "WEGEFT_PL_TRACEBACK"
@@ -21,6 +22,26 @@ class UsageError(Exception):
 
     Not a ValueError: jsonargparse catches those while it tries the alternatives of a type.
     """
+
+
+def root_cause(error: Exception) -> Exception:
+    """Finds the exception that our code or a library raised under what jsonargparse made of it.
+
+    jsonargparse catches what a constructor raises and says that the value fits no alternative of its type.
+
+    Args:
+        error: the exception that arrived.
+
+    Returns:
+        The outermost exception of its chain of causes that was not raised inside jsonargparse.
+    """
+    cause: BaseException | None = error
+    while isinstance(cause, Exception):
+        frames = traceback.extract_tb(cause.__traceback__)
+        if not frames or "jsonargparse" not in Path(frames[-1].filename).parts:
+            return cause
+        cause = cause.__cause__
+    return error
 
 
 def report(error: BaseException, code: int) -> int:

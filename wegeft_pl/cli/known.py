@@ -41,10 +41,11 @@ def options_of_class(parser: ArgumentParser, class_path: str, skip: set[str]) ->
     """
     kind: Any = import_object(class_path)
     inner = type(parser)(exit_on_error=False)
+    hidden: set[str | int] = set(skip)
     if inspect.isclass(kind):
-        inner.add_class_arguments(kind, fail_untyped=False, skip=skip)
+        inner.add_class_arguments(kind, fail_untyped=False, skip=hidden)
     else:
-        inner.add_function_arguments(kind, fail_untyped=False, skip=skip)
+        inner.add_function_arguments(kind, fail_untyped=False, skip=hidden)
     return [name for name in options_of(inner) if name not in skip]
 
 

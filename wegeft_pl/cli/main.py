@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from wegeft_pl.cli.close_match import did_you_mean
 from wegeft_pl.cli.commands import COMMANDS, TRAINER_COMMANDS, usage
-from wegeft_pl.cli.failure import INTERRUPTED, RUN_ERROR, USAGE_ERROR, UsageError, report
+from wegeft_pl.cli.failure import INTERRUPTED, RUN_ERROR, USAGE_ERROR, UsageError, report, root_cause
 from wegeft_pl.version import __version__
 
 #: What a user's input or machine can cause; anything else is a bug of ours and shows its traceback.
@@ -39,12 +39,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except BrokenPipeError:  # `wegeft_pl configs ls | head`
         return 0
-    except _EXPECTED as error:
-        return report(error, RUN_ERROR)
     except Exception as error:
-        if not _is_lightning_refusal(error):
+        cause = root_cause(error)
+        if not isinstance(cause, _EXPECTED) and not _is_lightning_refusal(cause):
             raise
-        return report(error, RUN_ERROR)
+        return report(cause, RUN_ERROR)
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -87,7 +86,7 @@ def _run_recipe(command: str, arguments: list[str]) -> int:
 
 def _is_lightning_refusal(error: Exception) -> bool:
     """Tells whether an error says that settings do not fit together or that memory ran out."""
-    from lightning.pytorch.utilities.exceptions import MisconfigurationException
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
     from torch import OutOfMemoryError
 
     return isinstance(error, MisconfigurationException | OutOfMemoryError)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-
 from wegeft_pl.cli.close_match import did_you_mean
 from wegeft_pl.cli.failure import UsageError
 

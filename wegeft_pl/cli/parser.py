@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import Any, NoReturn
 
 import yaml
-from jsonargparse import ActionConfigFile, Namespace
+from jsonargparse._actions import ActionConfigFile
 from lightning.pytorch.cli import LightningArgumentParser
 
-from wegeft_pl.cli.errors import Problem, find_problem
+from wegeft_pl.cli.errors import Problem, find_problem, shown_value
 from wegeft_pl.cli.explain import SECTIONS, no_section, say
 from wegeft_pl.cli.failure import UsageError
 from wegeft_pl.cli.names import find_recipe
@@ -81,12 +79,13 @@ def _on_command_line(keys: list[str], args: list[str]) -> bool:
 class RecipeAction(ActionConfigFile):
     """``--config NAME``: reads a recipe by path or bare name over what earlier ones said."""
 
-    def __call__(self, parser: RecipeParser, cfg: Namespace, values: str, option_string: str | None = None) -> None:
+    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
         """Reads one recipe into ``cfg``.
 
         Raises:
             UsageError: if it does not exist, is not YAML or has something that the parser does not accept.
         """
+        assert isinstance(parser, RecipeParser)
         source = read_source(find_recipe(values))
         _check_sections(source, parser)
         parser.sources.append(source)
@@ -107,5 +106,5 @@ def _check_sections(source: RecipeSource, parser: RecipeParser) -> None:
             raise UsageError(f"{no_section(name, parser)}  [{place}]")
         is_scalar = isinstance(value, yaml.ScalarNode) and value.tag != "tag:yaml.org,2002:null"
         if name == "trainer" and (is_scalar or isinstance(value, yaml.SequenceNode)):
-            got = repr(value.value) if is_scalar else "a list"
+            got = shown_value(value.value) if is_scalar else "a list"
             raise UsageError(f"{name}: expected a mapping of options, got {got}  [{place}]")

@@ -26,7 +26,9 @@ class PlanCLI(RecipeCLI):
         """Makes the task, its optimiser and schedule, and the adapter callback."""
         wanted = self.config.clone()
         wanted["data"] = None
-        wanted["trainer"].update({"callbacks": None, "logger": None, "strategy": "auto", "plugins": None, "profiler": None})
+        wanted["trainer"].update(
+            {"callbacks": None, "logger": None, "strategy": "auto", "plugins": None, "profiler": None}
+        )
         self.config_init = self.parser.instantiate_classes(wanted)
         self.model = self._get(self.config_init, "model")
         self.adapter = self._get(self.config_init, "adapter")

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 
-_LOGGERS = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero")
+_LOGGERS = (
+    "lightning.pytorch.utilities.rank_zero",
+    "lightning.fabric.utilities.rank_zero",
+    "lightning.fabric.utilities.seed",
+)
 
-#: Beginnings of log lines: the tips for other products, and which accelerators exist (the run report says what was used).
-_CHATTER = ("\N{ELECTRIC LIGHT BULB} Tip:", "GPU available:", "TPU available:", "Seed set to")
+#: Log lines: tips for other products, which accelerators exist, the seed (the run report says what was used).
+_CHATTER = re.compile(r"(\[rank: \d+\] )?(\N{ELECTRIC LIGHT BULB} Tip:|GPU available:|TPU available:|Seed set to)")
 
 #: Warnings, as patterns of warnings.filterwarnings.
 _HINTS = (
     # num_workers=0 is right for tokenised text in memory, and for two cores.
     r".*does not have many workers which may be a bottleneck.*",
+    # Lightning 2.6 on torch 2.15: its own use of a name that torch renamed.
+    r".*isinstance\(treespec, LeafSpec\).* is deprecated.*",
 )
 
 
@@ -21,7 +28,7 @@ class _NoChatter(logging.Filter):
     """Drops the log lines listed above and nothing else."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith(_CHATTER)
+        return _CHATTER.match(record.getMessage()) is None
 
 
 def silence_chatter() -> None:

@@ -20,12 +20,20 @@ from wegeft_pl.cli.default_callbacks import missing_callbacks
 from wegeft_pl.cli.explain import OWN_SECTIONS, SECTIONS
 from wegeft_pl.cli.failure import UsageError
 from wegeft_pl.cli.parser import RecipeAction, RecipeParser
-from wegeft_pl.cli.run_folder import START_FOLDER, choose_run_folder, is_first_rank, recipe_name, write_config
+from wegeft_pl.cli.run_folder import choose_run_folder, is_first_rank, recipe_name, write_config
 from wegeft_pl.cli.share_folder import ShareRunFolder
 from wegeft_pl.tasks import AdapterCallback, FineTuneTask, Schedule
 from wegeft_pl.version import __version__
 
 DEFAULT_SEED = 42
+
+#: The same as FineTuneTask's own default (a test compares them), here with a class that `--optimizer.lr` can refer to.
+DEFAULT_OPTIMIZER = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 2e-4, "weight_decay": 0.0}}
+
+#: Arguments of the Trainer's methods that a recipe's sections or an option of our own take the place of.
+_NOT_OPTIONS: set[str | int] = {
+    "model", "datamodule", "dataloaders", "train_dataloaders", "val_dataloaders", "ckpt_path"
+}  # fmt: skip
 
 
 class RecipeCLI(LightningCLI):
@@ -44,6 +52,8 @@ class RecipeCLI(LightningCLI):
 
     def __init__(self, command: str, args: list[str]) -> None:
         self.command = command
+        # jsonargparse changes directory while it reads a recipe.
+        self.start = Path.cwd()
         self.arguments = args
         super().__init__(
             model_class=FineTuneTask,
@@ -84,7 +94,7 @@ class RecipeCLI(LightningCLI):
         parser.add_subclass_arguments(
             (Optimizer,), "optimizer", instantiate=False, fail_untyped=False, required=False, skip={"params"}
         )
-        parser.set_defaults({"optimizer": {"class_path": "torch.optim.AdamW"}})
+        parser.set_defaults({"optimizer": DEFAULT_OPTIMIZER})
         parser.add_subclass_arguments(Schedule, "lr_scheduler", fail_untyped=False, required=False)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -98,15 +108,31 @@ class RecipeCLI(LightningCLI):
         )
         if self.command != "fit":
             parser.add_argument(
-                "--adapter_path", type=str | None, default=None, metavar="DIR", help="Saved adapter to put on the model."
+                "--adapter_path",
+                type=str | None,
+                default=None,
+                metavar="DIR",
+                help="Saved adapter to put on the model.",
             )
-        self.method_arguments = parser.add_method_arguments(
-            Trainer, self.command, skip={"model", "datamodule", "dataloaders", "train_dataloaders", "val_dataloaders"}
+        parser.add_argument(
+            "--ckpt_path",
+            type=str | None,
+            default=None,
+            metavar="FILE",
+            help="Checkpoint to go on from; `last` is the newest one of the run folder.",
         )
+        self.method_arguments = parser.add_method_arguments(Trainer, self.command, skip=_NOT_OPTIONS)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parses the arguments this instance was made with."""
         self.config = parser.parse_args(self.arguments)
+        # `data: {}` and `model: {}` mean the base classes, which do nothing.
+        for section, base, example in (
+            ("data", LightningDataModule, "wegeft_pl.data.GSM8KDataModule"),
+            ("model", FineTuneTask, "wegeft_pl.tasks.CausalLMTask"),
+        ):
+            if self.config[section].class_path.endswith(f".{base.__name__}"):
+                raise UsageError(f"{section}: no class named; set {section}.class_path, such as {example}")
 
     def before_instantiate_classes(self) -> None:
         """Checks everything that needs no model, so that a mistake costs no waiting."""
@@ -117,10 +143,7 @@ class RecipeCLI(LightningCLI):
             raise UsageError(f"no adapter folder {adapter_path!r}; give the adapter/ folder of a run")
         assert isinstance(self.parser, RecipeParser)
         name = recipe_name([source.path for source in self.parser.sources])
-        ckpt_path = self.config.ckpt_path
-        self.folder = choose_run_folder(
-            self.command, self.config.run_dir, None if ckpt_path is None else str(ckpt_path), name
-        )
+        self.folder = choose_run_folder(self.command, self.config.run_dir, self.config.ckpt_path, name, self.start)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Makes the trainer around the run folder: its logger, its callbacks, its resolved recipe."""
@@ -128,6 +151,8 @@ class RecipeCLI(LightningCLI):
         config["callbacks"] = self.all_callbacks(config)
         if not any(isinstance(callback, Checkpoint) for callback in config["callbacks"]):
             config["enable_checkpointing"] = False
+        if config["enable_model_summary"] is None:
+            config["enable_model_summary"] = False  # ParameterAccounting says more, by group
         path = self.folder.create()
         if config["logger"] is None or config["logger"] is True:
             config["logger"] = TensorBoardLogger(save_dir=path, name="tensorboard", version="")
@@ -155,9 +180,11 @@ class RecipeCLI(LightningCLI):
         self.hand_over(self.model)
 
     def hand_over(self, task: FineTuneTask) -> None:
-        """Sets the task's optimiser and schedule from their sections; without lr_scheduler the task keeps its own."""
+        """Sets the task's optimiser and schedule from their sections; a task keeps its own for one that is null."""
         optimizer = self._get(self.config_init, "optimizer")
-        task.optimizer = partial(import_object(optimizer.class_path), **optimizer.get("init_args", Namespace()).as_dict())
+        if optimizer is not None:
+            settings = optimizer.get("init_args", Namespace()).as_dict()
+            task.optimizer = partial(import_object(optimizer.class_path), **settings)
         schedule = self._get(self.config_init, "lr_scheduler")
         if schedule is not None:
             task.lr_scheduler = schedule
@@ -177,7 +204,6 @@ class RecipeCLI(LightningCLI):
         sections = Namespace({name: self.config[name] for name in SECTIONS if name in self.config})
         return str(self.parser.dump(sections, skip_unset=False, skip_validation=True))
 
-    @staticmethod
-    def at_start(path: str) -> Path:
+    def at_start(self, path: str) -> Path:
         """Returns a path of the command line relative to where the process started."""
-        return (START_FOLDER / Path(path).expanduser()).absolute()
+        return (self.start / Path(path).expanduser()).absolute()

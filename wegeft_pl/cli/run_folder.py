@@ -11,9 +11,6 @@ from pathlib import Path
 from wegeft_pl.cli.failure import UsageError
 from wegeft_pl.cli.source import shown
 
-#: The folder of the process at its start: jsonargparse changes directory while it reads a recipe.
-START_FOLDER = Path.cwd()
-
 _RANK_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "NODE_RANK")
 _VERSION = re.compile(r"version_(\d+)")
 
@@ -76,15 +73,15 @@ def recipe_name(recipes: Sequence[Path]) -> str:
     return first.stem
 
 
-def choose_run_folder(command: str, run_dir: str | None, ckpt_path: str | None, name: str) -> RunFolder:
+def choose_run_folder(command: str, run_dir: str | None, ckpt_path: str | None, name: str, start: Path) -> RunFolder:
     """Decides where a run writes and which checkpoint it loads, before anything expensive happens.
 
     Args:
         command: fit, validate, test or predict.
-        run_dir: the folder the user asked for, relative to where the process started; None for the next free
-            ``runs/NAME/version_N``.
+        run_dir: the folder the user asked for; None for the next free ``runs/NAME/version_N``.
         ckpt_path: a checkpoint file or folder, ``last`` for the newest one of the run folder, None for none.
         name: the recipe's name.
+        start: the folder that relative paths start from.
 
     Returns:
         The folder, not yet created.
@@ -92,15 +89,15 @@ def choose_run_folder(command: str, run_dir: str | None, ckpt_path: str | None, 
     Raises:
         UsageError: if the folder holds a run that is not to be continued, or the checkpoint does not exist.
     """
-    runs = START_FOLDER / "runs" / name
-    asked = None if run_dir is None else (START_FOLDER / Path(run_dir).expanduser()).absolute()
+    runs = start / "runs" / name
+    asked = None if run_dir is None else (start / Path(run_dir).expanduser()).absolute()
     if asked is not None and asked.exists() and not asked.is_dir():
         raise UsageError(f"--run_dir {run_dir} is a file; give a folder")
     if ckpt_path == "last":
         return _continue_last(command, asked, runs)
     checkpoint = None
     if ckpt_path is not None:
-        checkpoint = (START_FOLDER / Path(ckpt_path).expanduser()).absolute()
+        checkpoint = (start / Path(ckpt_path).expanduser()).absolute()
         if not checkpoint.exists():
             raise UsageError(f"no checkpoint {ckpt_path!r}; give a file, or 'last' for the newest one of --run_dir")
     if asked is None:
@@ -108,7 +105,8 @@ def choose_run_folder(command: str, run_dir: str | None, ckpt_path: str | None, 
     continues = checkpoint is not None and checkpoint.is_relative_to(asked)
     if is_first_rank() and not continues and asked.is_dir() and any(asked.iterdir()):
         raise UsageError(
-            f"run folder {shown(asked)} already holds a run; choose another --run_dir or continue it with --ckpt_path last"
+            f"run folder {shown(asked)} already holds a run; "
+            "choose another --run_dir or continue it with --ckpt_path last"
         )
     return RunFolder(asked, checkpoint)
 
@@ -119,7 +117,9 @@ def _continue_last(command: str, asked: Path | None, runs: Path) -> RunFolder:
         return RunFolder(folder, folder / "checkpoints" / "last.ckpt")
     place = shown(folder if folder is not None else runs)
     if command != "fit":
-        raise UsageError(f"--ckpt_path last: no checkpoints/last.ckpt in {place}; give --run_dir DIR or a checkpoint file")
+        raise UsageError(
+            f"--ckpt_path last: no checkpoints/last.ckpt in {place}; give --run_dir DIR or a checkpoint file"
+        )
     note = f"no checkpoint saved in {place} yet: starting from the start"
     if folder is None:
         return RunFolder(_next_version(runs), is_default=True, note=note)

@@ -10,4 +10,4 @@ class ShareRunFolder(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Makes ``trainer.default_root_dir`` the same on all ranks."""
-        trainer._default_root_dir = trainer.strategy.broadcast(trainer.default_root_dir)
+        trainer._default_root_dir = trainer.strategy.broadcast(trainer.default_root_dir)  # type: ignore[attr-defined]

@@ -32,7 +32,7 @@ class RecipeSource:
 
         Args:
             keys: the dotted path of the key, without the ``init_args`` levels of the file.
-            value: text of the value, to pick among the entries of a list.
+            value: the class or the value that is wrong, to find its line in a section or a list of them.
 
         Returns:
             The place of the deepest key of the path that the file has, or None if it has not even the first.
@@ -49,7 +49,7 @@ class RecipeSource:
         return self.root is not None and len(_trail(self.root, keys, None)) >= len(keys)
 
     def at(self, line: int) -> str:
-        """Returns ``file:line`` for a line counted from 1, the file relative to the current folder where it is below it."""
+        """Returns ``file:line`` for a line counted from 1, the path as :func:`shown` writes it."""
         return f"{shown(self.path)}:{line}"
 
 
@@ -62,7 +62,7 @@ def shown(path: Path) -> str:
 def _trail(node: yaml.Node, keys: list[str], value: str | None) -> list[int]:
     """Returns the lines (from 1) of the keys of the path, as far as they exist."""
     if not keys:
-        return []
+        return _class_line(node, value)
     if isinstance(node, yaml.SequenceNode):
         trails = [_trail(item, keys, value) for item in node.value]
         matching = [
@@ -78,6 +78,16 @@ def _trail(node: yaml.Node, keys: list[str], value: str | None) -> list[int]:
         if key.value == "init_args":
             return _trail(child, keys, value)
     return []
+
+
+def _class_line(node: yaml.Node, class_path: str | None) -> list[int]:
+    """Returns the line that names this class in a section or in a list of them, if there is one."""
+    if isinstance(node, yaml.SequenceNode):
+        return next((line for item in node.value if (line := _class_line(item, class_path))), [])
+    if not isinstance(node, yaml.MappingNode):
+        return []
+    named = [key for key, child in node.value if key.value == "class_path" and child.value == class_path]
+    return [key.start_mark.line + 1 for key in named]
 
 
 def _holds(node: yaml.Node, value: str) -> bool:
@@ -131,7 +141,8 @@ def read_source(path: Path) -> RecipeSource:
     if root is None:
         raise UsageError(f"config {shown(path)} is empty; a recipe has sections such as model, data and trainer")
     if not isinstance(root, yaml.MappingNode):
-        raise UsageError(f"a recipe is a mapping of sections (model, data, ...), not a {root.id}  [{source.at(1)}]")
+        kind = "a list" if isinstance(root, yaml.SequenceNode) else "a single value"
+        raise UsageError(f"a recipe is a mapping of sections (model, data, ...), not {kind}  [{source.at(1)}]")
     repeated = _repeated_key(root)
     if repeated is not None:
         place = source.at(repeated.start_mark.line + 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from lightning.pytorch.utilities import CombinedLoader
 from torch.utils.data import DataLoader, Dataset
 
 from wegeft_pl.data.order import BatchOrder
@@ -14,8 +15,8 @@ class EpochLoader:
     """Collates a dataset in a given order; Lightning sets its epoch and saves its position in checkpoints.
 
     Not a subclass of DataLoader on purpose: Lightning rebuilds those with samplers of its own (it shuffles training
-    data even where shuffle is False), a rebuilt one restarts a resumed epoch at batch 0, and advice to add workers would
-    be wrong for data tokenised beforehand. Each epoch runs on a fresh DataLoader underneath.
+    data even where shuffle is False), a rebuilt one restarts a resumed epoch at batch 0, and its advice to add workers
+    is wrong for data tokenised beforehand. Each epoch runs on a fresh DataLoader underneath.
 
     Args:
         dataset: a map-style dataset.
@@ -65,3 +66,22 @@ class EpochLoader:
         """Makes the next pass over the same epoch skip the batches that were handed out before."""
         self._resume = dict(state)
         self._position = dict(state)
+
+
+class NoBatches(CombinedLoader):
+    """A split without rows: Lightning skips its loop and, unlike with an empty list, does not warn about it."""
+
+    def __init__(self) -> None:
+        super().__init__([], "sequential")
+
+    @property
+    def flattened(self) -> list[Any]:
+        """No loader at all."""
+        return []
+
+    @flattened.setter
+    def flattened(self, flattened: list[Any]) -> None:
+        assert not flattened
+
+    def __len__(self) -> int:
+        return 0

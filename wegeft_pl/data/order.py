@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-
-import torch
+import random
+from itertools import pairwise
 
 
 class BatchOrder:
@@ -20,7 +20,7 @@ class BatchOrder:
         num_rows: rows of the split.
         batch_size: most rows per batch.
         shuffle: training order or evaluation order.
-        seed: seed of the shuffle; the epoch is added to it.
+        seed: seed of the shuffle, together with the epoch.
         num_processes: among how many processes the rows are shared out.
         rank: which of them this one is.
 
@@ -59,7 +59,7 @@ class BatchOrder:
     def sampler(self) -> BatchOrder:
         """Itself: Lightning sets the epoch of ``loader.batch_sampler.sampler``.
 
-        The loader has no ``sampler`` of its own, because ``overfit_batches`` would warn about one and try to replace it.
+        The loader has no ``sampler`` of its own: ``overfit_batches`` would warn about it and try to replace it.
         """
         return self
 
@@ -67,8 +67,8 @@ class BatchOrder:
         """Returns this process's batches of the epoch as lists of row numbers."""
         if not self.shuffle:
             return self._even(list(range(self.num_rows))[self.rank :: self.num_processes])
-        generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        order = torch.randperm(self.num_rows, generator=generator).tolist()
+        # A text as the seed: with seed + epoch, epoch 1 of seed 42 would be epoch 0 of seed 43.
+        order = random.Random(f"{self.seed} {self.epoch}").sample(range(self.num_rows), self.num_rows)
         while len(order) % self.num_processes:  # fewer rows than processes wrap around more than once
             order += order[: self.num_processes - len(order) % self.num_processes]
         share = order[self.rank :: self.num_processes]
@@ -78,4 +78,4 @@ class BatchOrder:
         share += (share or [0])[:1] * (len(self) - len(share))
         size, larger = divmod(len(share), len(self))
         starts = [number * size + min(number, larger) for number in range(len(self) + 1)]
-        return [share[start:stop] for start, stop in zip(starts, starts[1:], strict=False)]
+        return [share[start:stop] for start, stop in pairwise(starts)]

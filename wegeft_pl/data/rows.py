@@ -76,8 +76,8 @@ def check_row(row: object, columns: Sequence[str], place: str) -> Row:
     for column in columns:
         if column not in row:
             close = get_close_matches(column, [str(name) for name in row], n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise ValueError(f"{place}: no column {column!r}{hint} This row has: {', '.join(map(str, row)) or 'none'}")
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise ValueError(f"{place}: no column {column!r}; {hint}this row has: {', '.join(map(str, row)) or 'none'}")
         if not isinstance(row[column], str):
             raise ValueError(f"{place}: column {column!r} must hold a string, got {_kind(row[column])}")
     return Row({column: row[column] for column in columns}, place)

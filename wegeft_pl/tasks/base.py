@@ -212,7 +212,19 @@ class FineTuneTask(LightningModule):
                 "lower the learning rate, or clip with --trainer.gradient_clip_val 1.0"
             )
 
-    # What callbacks ask
+    # What callbacks and plan ask
+
+    def example_batch(self, samples: int, tokens: int) -> Any:
+        """A batch of the given size, for counting memory without data; None where the task cannot make one up."""
+        return None
+
+    def training_loss(self, batch: Any) -> Tensor:
+        """The loss () of a batch without a trainer around it, for counting memory.
+
+        Raises:
+            ValueError: this kind of task does not say how.
+        """
+        raise ValueError(f"{type(self).__name__} does not say how to compute a loss alone; override training_loss")
 
     def count_batch(self, batch: Any) -> BatchCount:
         """Counts a batch for throughput: the first tensor's first axis is the samples."""

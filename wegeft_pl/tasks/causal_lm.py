@@ -203,7 +203,16 @@ class CausalLMTask(FineTuneTask):
         self.log_dict(scores, prog_bar=stage == "val", rank_zero_only=False, sync_dist=False)
         self._evaluation = None
 
-    # What callbacks ask
+    # What callbacks and plan ask
+
+    def example_batch(self, samples: int, tokens: int) -> Batch:
+        """A batch (samples, tokens) of zeros with every token labelled."""
+        ids = torch.zeros(samples, tokens, dtype=torch.int64)
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids}
+
+    def training_loss(self, batch: Batch) -> Tensor:
+        """The summed loss () of a batch."""
+        return self.loss(batch)[0]
 
     def count_batch(self, batch: Batch) -> BatchCount:
         """Counts samples, tokens without padding and tokens with it."""

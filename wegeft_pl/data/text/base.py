@@ -10,7 +10,7 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import Dataset
 
 from wegeft_pl.backbones.huggingface import load_tokenizer
-from wegeft_pl.data.loader import EpochLoader
+from wegeft_pl.data.loader import EpochLoader, NoBatches
 from wegeft_pl.data.order import BatchOrder
 from wegeft_pl.data.text.collate import get_pad_id
 from wegeft_pl.data.text.sources import Split
@@ -120,18 +120,18 @@ class TextDataModule(LightningDataModule, ABC):
         dataset = self._dataset("train")
         assert dataset is not None
         # overfit_batches asks for the same batches every epoch.
-        shuffle = self.trainer is None or not self.trainer.overfit_batches
+        shuffle = self.trainer is None or not self.trainer.overfit_batches  # type: ignore[attr-defined]
         return self._loader("train", dataset, self.batch_size, shuffle)
 
-    def val_dataloader(self) -> EpochLoader | list[Any]:
-        """Returns the validation batches of this process; an empty list without validation rows."""
+    def val_dataloader(self) -> EpochLoader | NoBatches:
+        """Returns the validation batches of this process; none without validation rows."""
         return self._eval_dataloader("val")
 
-    def test_dataloader(self) -> EpochLoader | list[Any]:
-        """Returns the test batches of this process; an empty list without test rows."""
+    def test_dataloader(self) -> EpochLoader | NoBatches:
+        """Returns the test batches of this process; none without test rows."""
         return self._eval_dataloader("test")
 
-    def predict_dataloader(self) -> EpochLoader | list[Any]:
+    def predict_dataloader(self) -> EpochLoader | NoBatches:
         """Returns the test batches, whose prompts are answered."""
         return self._eval_dataloader("test")
 
@@ -154,10 +154,10 @@ class TextDataModule(LightningDataModule, ABC):
         assert self._encoded_with is not None
         return get_pad_id(self._encoded_with)
 
-    def _eval_dataloader(self, split: Split) -> EpochLoader | list[Any]:
+    def _eval_dataloader(self, split: Split) -> EpochLoader | NoBatches:
         dataset = self._dataset(split)
         if dataset is None:
-            return []
+            return NoBatches()
         return self._loader(split, dataset, self.eval_batch_size, shuffle=False)
 
     def _loader(self, split: Split, dataset: Dataset, batch_size: int, shuffle: bool) -> EpochLoader:

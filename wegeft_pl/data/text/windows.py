@@ -74,5 +74,5 @@ class WindowOrder(BatchOrder):
         """Returns this process's batches of the epoch as lists of start positions, in tokens."""
         phase = 0
         if self.random_phase:  # the same on every process: it depends on the seed and the epoch only
-            phase = random.Random(self.seed + self.epoch).randrange(self.stride)
+            phase = random.Random(f"phase {self.seed} {self.epoch}").randrange(self.stride)
         return [[phase + number * self.stride for number in batch] for batch in super().batches()]

@@ -1,0 +1,33 @@
+"""Callbacks: what plugs into a run. Installed, and imported, as ``wegeft_pl.callbacks``."""
+
+if __name__ != "wegeft_pl.callbacks":
+    # The folder lies beside the package, so a checkout on sys.path would offer it under a second name.
+    raise ModuleNotFoundError(f"no module named {__name__!r}; import wegeft_pl.callbacks", name=__name__)
+
+from wegeft_pl.callbacks.adapter_monitor import AdapterMonitor
+from wegeft_pl.callbacks.adapter_saver import AdapterSaver
+from wegeft_pl.callbacks.before_after import BeforeAfter
+from wegeft_pl.callbacks.checkpoint import AdapterCheckpoint
+from wegeft_pl.callbacks.injector import WeGeFTInjector
+from wegeft_pl.callbacks.memory import MemoryAccounting
+from wegeft_pl.callbacks.merge import AdapterMerge
+from wegeft_pl.callbacks.parameters import ParameterAccounting
+from wegeft_pl.callbacks.reporting import ReportingCallback
+from wegeft_pl.callbacks.run_report import RunReport
+from wegeft_pl.callbacks.sample_writer import SampleWriter
+from wegeft_pl.callbacks.throughput import Throughput
+
+__all__ = [
+    "AdapterCheckpoint",
+    "AdapterMerge",
+    "AdapterMonitor",
+    "AdapterSaver",
+    "BeforeAfter",
+    "MemoryAccounting",
+    "ParameterAccounting",
+    "ReportingCallback",
+    "RunReport",
+    "SampleWriter",
+    "Throughput",
+    "WeGeFTInjector",
+]

@@ -1,0 +1,68 @@
+"""The callback that gives a task its WeGeFT adapter; a recipe's ``adapter`` section."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from wegeft_pl.adapter import AdapterConfig
+from wegeft_pl.adapter.config import Factor, Form, Sharing, Side
+from wegeft_pl.generators import Generator
+from wegeft_pl.tasks import AdapterCallback
+
+
+class WeGeFTInjector(AdapterCallback):
+    """Freezes the backbone and injects a WeGeFT adapter; every argument is a field of :class:`AdapterConfig`.
+
+    Args:
+        targets: the modules to edit. A list holds trailing parts of module names (``"q_proj"``, ``"attn.proj"``) or
+            whole names; a string is a regular expression for the whole name, or ``"all-linear"``.
+        rank: R, the inner size of the generated change.
+        alpha: the scale is s = alpha / rank; null means s = 1.
+        sharing: who shares one generator: ``type`` (sites of the same name across depth), ``all`` (sites of equal
+            width), ``layer`` (nobody), or a list of regular expressions, one for each group.
+        side: ``input`` for W' = W + s (W phi) psi, ``output`` for W' = W + s phi (psi W).
+        generator: the generator's class or its import path.
+        zero: the factor that starts at zero, ``phi`` or ``psi``.
+        form: how a site computes: ``edit``, ``factor``, or ``auto``.
+        input_dropout: probability of dropping elements of the edited tensor in the adapter's branch.
+        weight_dropout: probability of dropping elements of W before phi (the paper's dropout).
+        layers: indices of the repeated blocks to edit; null means all.
+        also_train: modules to train in full beside the adapter, named as in ``targets``.
+
+    Raises:
+        ValueError: a field has a value outside its range, or two fields contradict each other.
+    """
+
+    def __init__(
+        self,
+        targets: Sequence[str] | str,
+        rank: int = 16,
+        alpha: float | None = None,
+        sharing: Sharing | Sequence[str] = "type",
+        side: Side = "input",
+        generator: str | type[Generator] = "wegeft_pl.generators.LinearGenerator",
+        zero: Factor = "phi",
+        form: Form = "auto",
+        input_dropout: float = 0.0,
+        weight_dropout: float = 0.0,
+        layers: Sequence[int] | None = None,
+        also_train: Sequence[str] = (),
+    ) -> None:
+        self._config = AdapterConfig(
+            targets=targets,
+            rank=rank,
+            alpha=alpha,
+            sharing=sharing,
+            side=side,
+            generator=generator,
+            zero=zero,
+            form=form,
+            input_dropout=input_dropout,
+            weight_dropout=weight_dropout,
+            layers=layers,
+            also_train=also_train,
+        )
+
+    def config(self) -> AdapterConfig:
+        """The adapter that the user asked for."""
+        return self._config

@@ -1,0 +1,107 @@
+"""Which folder a run writes: fresh, refused, continued, and the same one for every rank."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from wegeft_pl.cli.failure import UsageError
+from wegeft_pl.cli.run_folder import choose_run_folder, is_first_rank, recipe_name, write_config
+
+
+def test_numbers_go_up(folder: Path) -> None:
+    first = choose_run_folder("fit", None, None, "my", folder)
+    second = choose_run_folder("fit", None, None, "my", folder)
+    # Both chose before either created: the second takes the next number.
+    assert first.create() == folder / "runs/my/version_0"
+    assert second.create() == folder / "runs/my/version_1"
+
+
+def test_an_existing_run_is_refused(cli, folder: Path) -> None:
+    assert cli("fit", "--config", "my.yaml", "--run_dir", "run").code == 0
+    before = (folder / "run" / "config.yaml").read_text()
+    outcome = cli("fit", "--config", "my.yaml", "--run_dir", "run", "--adapter.rank", "1")
+    assert outcome.code == 2
+    assert outcome.err == (
+        "wegeft_pl: run folder run already holds a run; choose another --run_dir or continue it with --ckpt_path last\n"
+    )
+    assert (folder / "run" / "config.yaml").read_text() == before
+
+
+def test_an_empty_folder_is_taken(folder: Path) -> None:
+    (folder / "run").mkdir()
+    assert choose_run_folder("fit", "run", None, "my", folder).create() == folder / "run"
+
+
+def test_a_file_is_refused(folder: Path) -> None:
+    with pytest.raises(UsageError, match=r"--run_dir my\.yaml is a file; give a folder"):
+        choose_run_folder("fit", "my.yaml", None, "my", folder)
+
+
+def _saved(run: Path) -> Path:
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "checkpoints" / "last.ckpt").touch()
+    return run / "checkpoints" / "last.ckpt"
+
+
+def test_last_goes_on_from_the_folder(folder: Path) -> None:
+    saved = _saved(folder / "run")
+    chosen = choose_run_folder("fit", "run", "last", "my", folder)
+    assert (chosen.path, chosen.checkpoint) == (folder / "run", saved)
+    assert chosen.create() == folder / "run"
+
+
+def test_last_without_run_dir_takes_the_newest(folder: Path) -> None:
+    _saved(folder / "runs/my/version_2")
+    saved = _saved(folder / "runs/my/version_10")
+    assert choose_run_folder("fit", None, "last", "my", folder).checkpoint == saved
+
+
+def test_last_starts_from_the_start_where_nothing_is_saved(cli, folder: Path) -> None:
+    outcome = cli("fit", "--config", "my.yaml", "--run_dir", "run", "--ckpt_path", "last")
+    assert outcome.code == 0
+    assert outcome.out.startswith("no checkpoint saved in run yet: starting from the start\n")
+    assert cli("fit", "--config", "my.yaml", "--run_dir", "run", "--ckpt_path", "last").code == 0
+    assert cli("fit", "--config", "my.yaml", "--ckpt_path", "last").code == 0
+    assert (folder / "runs/my/version_0").is_dir()
+
+
+def test_last_needs_a_checkpoint_outside_fit(folder: Path) -> None:
+    with pytest.raises(UsageError, match=r"--ckpt_path last: no checkpoints/last.ckpt in .*; give --run_dir DIR"):
+        choose_run_folder("test", None, "last", "my", folder)
+
+
+def test_a_checkpoint_of_the_folder_continues_it(folder: Path) -> None:
+    saved = _saved(folder / "run")
+    assert choose_run_folder("fit", "run", str(saved), "my", folder).checkpoint == saved
+    other = _saved(folder / "other")
+    with pytest.raises(UsageError, match="already holds a run"):
+        choose_run_folder("fit", "run", str(other), "my", folder)
+
+
+@pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "SLURM_PROCID", "NODE_RANK"])
+def test_other_ranks_create_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    assert is_first_rank()
+    monkeypatch.setenv(name, "1")
+    assert not is_first_rank()
+    (folder / "run").mkdir()
+    (folder / "run" / "config.yaml").touch()
+    assert choose_run_folder("fit", "run", None, "my", folder).create() == folder / "run"
+    choose_run_folder("fit", None, None, "my", folder).create()
+    assert not (folder / "runs").exists()
+
+
+def test_configs_of_earlier_runs_are_kept(tmp_path: Path) -> None:
+    write_config(tmp_path, "fit", "a: 1\n")
+    write_config(tmp_path, "fit", "a: 1\n")
+    write_config(tmp_path, "fit", "a: 2\n")
+    write_config(tmp_path, "test", "a: 3\n")
+    texts = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert texts == {"config.yaml": "a: 2\n", "config_before_1.yaml": "a: 1\n", "config_test.yaml": "a: 3\n"}
+
+
+def test_runs_are_named_after_the_first_recipe() -> None:
+    assert recipe_name([]) == "run"
+    assert recipe_name([Path("a.yaml"), Path("b.yaml")]) == "a"
+    assert recipe_name([Path("/x/my_run/config.yaml")]) == "my_run"

@@ -1,0 +1,57 @@
+"""Orders and shares of rows, checked over many sizes."""
+
+import itertools
+
+import pytest
+
+from wegeft_pl.data.order import BatchOrder
+
+SIZES = list(itertools.product([1, 2, 5, 7, 16, 23], [1, 2, 4, 50], [1, 2, 3, 4]))
+
+
+def shares(num_rows, batch_size, num_processes, **kwargs):
+    return [
+        BatchOrder(num_rows, batch_size, num_processes=num_processes, rank=r, **kwargs) for r in range(num_processes)
+    ]
+
+
+@pytest.mark.parametrize(("num_rows", "batch_size", "num_processes"), SIZES)
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_every_process_has_equally_many_batches_and_no_row_is_left_out(num_rows, batch_size, num_processes, shuffle):
+    orders = shares(num_rows, batch_size, num_processes, shuffle=shuffle)
+    batches = [order.batches() for order in orders]
+    assert {len(own) for own in batches} == {len(orders[0])}
+    assert all(1 <= len(batch) <= batch_size for own in batches for batch in own)
+    assert {row for own in batches for batch in own for row in batch} == set(range(num_rows))
+
+
+@pytest.mark.parametrize(("num_rows", "batch_size", "num_processes"), SIZES)
+def test_evaluation_repeats_a_row_only_where_a_process_would_have_an_empty_batch(num_rows, batch_size, num_processes):
+    rows = [r for order in shares(num_rows, batch_size, num_processes) for batch in order.batches() for r in batch]
+    if batch_size > 1 and num_rows >= num_processes:
+        assert sorted(rows) == list(range(num_rows))
+    else:
+        assert len(rows) - num_rows < num_processes
+
+
+def test_one_process_keeps_the_data_s_order_in_evaluation():
+    rows = [row for batch in BatchOrder(10, 4).batches() for row in batch]
+    assert rows == list(range(10))
+
+
+def test_shuffles_differ_by_epoch_and_seed_and_repeat_by_both():
+    order = BatchOrder(50, 8, shuffle=True, seed=1)
+    first = order.batches()
+    order.set_epoch(1)
+    second = order.batches()
+    assert first != second
+    order.set_epoch(0)
+    assert order.batches() == first
+    assert BatchOrder(50, 8, shuffle=True, seed=2).batches() not in (first, second)
+    assert first != [list(range(i, min(i + 8, 50))) for i in range(0, 50, 8)]
+
+
+def test_processes_share_one_shuffle():
+    whole = [row for batch in BatchOrder(12, 3, shuffle=True, seed=5).batches() for row in batch]
+    parts = [[row for batch in order.batches() for row in batch] for order in shares(12, 3, 2, shuffle=True, seed=5)]
+    assert whole == [row for pair in zip(*parts, strict=True) for row in pair]

@@ -1,0 +1,40 @@
+"""``wegeft_pl export``: a saved adapter as an exact LoRA that PEFT, vLLM and SGLang load."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from wegeft_pl.cli import base_model
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command.
+
+    Args:
+        argv: the arguments after ``export``.
+
+    Returns:
+        The exit code.
+    """
+    parser = argparse.ArgumentParser(prog="wegeft_pl export", description=__doc__)
+    base_model.add_arguments(parser)
+    parser.add_argument("--format", choices=["lora"], default="lora", help="lora: a PEFT LoRA folder, exact")
+    parser.add_argument("--json", action="store_true", help="print what was written as JSON")
+    options = parser.parse_args(argv)
+    base_model.claim_output(options.output)
+    base = base_model.find_base(options.adapter, options.base)
+    # The factors come from the base's weights; float32 keeps what a bfloat16 checkpoint holds exactly.
+    _, adapter = base_model.load_with_adapter(options.adapter, base, "float32")
+    adapter.export_lora(options.output, base_name=base, task_type="CAUSAL_LM")
+    facts = {"path": str(options.output), "format": options.format, "base": base, "layers": len(adapter.sites)}
+    if options.json:
+        json.dump(facts, sys.stdout, indent=2)
+        sys.stdout.write("\n")
+    else:
+        print(
+            f"exact LoRA of {facts['layers']} layers: {options.output}\n"
+            f"peft.PeftModel.from_pretrained(model, {str(options.output)!r}) loads it on {base}"
+        )
+    return 0
