@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lightning.pytorch import LightningModule, Trainer
 
-from wegeft_pl.callbacks.reporting import Report, ReportingCallback, adapter_in, run_folder, task_of
+from wegeft_pl.callbacks.reporting import Report, ReportingCallback, adapter_in, is_trial, run_folder, task_of
 
 #: The folder's name in the run folder.
 FOLDER = "adapter"
@@ -43,7 +43,7 @@ class AdapterSaver(ReportingCallback):
         return {"paths": {"adapter": self._path}} if self._path is not None else {}
 
     def _save(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.fast_dev_run or trainer.global_step == self._saved_step:
+        if is_trial(trainer) or trainer.global_step == self._saved_step:
             return
         adapter, folder = adapter_in(self, pl_module), run_folder(trainer) / FOLDER
         if trainer.is_global_zero:

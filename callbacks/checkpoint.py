@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import warnings
 from datetime import timedelta
 from pathlib import Path
@@ -98,10 +99,12 @@ class AdapterCheckpoint(ModelCheckpoint, ReportingCallback):
                 with open(temporary, "rb") as handle:
                     os.fsync(handle.fileno())
             if trainer.is_global_zero:
+                if final.is_dir():  # sharded checkpoints are folders, which cannot be replaced by renaming
+                    shutil.rmtree(final)
                 os.replace(temporary, final)
         finally:
-            if trainer.is_global_zero:
-                temporary.unlink(missing_ok=True)
+            if trainer.is_global_zero and temporary.is_file():
+                temporary.unlink()
         trainer.strategy.barrier("checkpoint in place")
         self._last_checkpoint_saved = filepath
 

@@ -72,7 +72,7 @@ class ParameterAccounting(ReportingCallback):
         if len(rows) <= self.max_rows:
             return rows
         shape = f"rank {adapter.config.rank}"
-        sites = {kind: 0 for kind in count.types}
+        sites = dict.fromkeys(count.types, 0)
         for group in adapter.groups:
             sites[type_pattern(group.name)] += len(group.sites)
         return [(kind, sites[kind], shape, parameters) for kind, parameters in count.types.items()]

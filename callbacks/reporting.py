@@ -37,6 +37,16 @@ def run_folder(trainer: Trainer) -> Path:
     return Path(trainer.default_root_dir)
 
 
+def is_trial(trainer: Trainer) -> bool:
+    """Whether this is a ``fast_dev_run``, which writes nothing."""
+    return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
+
+
+def is_log_step(trainer: Trainer) -> bool:
+    """Whether ``trainer.log_every_n_steps`` says that it is time."""
+    return trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+
+
 def task_of(callback: Callback, pl_module: LightningModule) -> FineTuneTask:
     """The module as the task that a callback needs.
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import llama_config
 from safetensors.torch import load_file
 from torch import nn
 from transformers import LlamaForCausalLM
 
-from conftest import llama_config
 from wegeft_pl import Adapter, AdapterConfig, inject, load_adapter, merge
 from wegeft_pl.adapter import files, storage
 

@@ -15,9 +15,6 @@ from wegeft_pl import Adapter, AdapterConfig, inject
 
 IDS = torch.arange(3, 23).reshape(2, 10)
 
-# PEFT itself calls a deprecated transformers property while it loads.
-pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
-
 
 def perturbed(model: nn.Module, **fields: object) -> Adapter:
     adapter = inject(model, AdapterConfig(**({"targets": "all-linear", "rank": 4, "alpha": 8} | fields)))

@@ -65,7 +65,8 @@ def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
     from wegeft_pl.cli import default_callbacks
     from wegeft_pl.cli.main import main
 
-    monkeypatch.setattr(default_callbacks, "DEFAULT_CALLBACKS", dict.fromkeys(default_callbacks.DEFAULT_CALLBACKS, ()))
+    only_listed = dict.fromkeys(default_callbacks.DEFAULT_CALLBACKS, (default_callbacks.RECIPE,))
+    monkeypatch.setattr(default_callbacks, "DEFAULT_CALLBACKS", only_listed)
 
     def run(*argv: str) -> Outcome:
         capsys.readouterr()

@@ -163,7 +163,7 @@ def test_mistakes_in_a_recipe(cli, folder: Path, added: str, message: str) -> No
             "data: no class named; set data.class_path, such as wegeft_pl.data.GSM8KDataModule",
         ),
         (
-            "model: {class_path: tiny_recipe.CausalLM, init_args: {backbone: x, optimizer: AdamW}}\ndata: tiny_recipe.Ones",
+            "model: {class_path: tiny_recipe.CausalLM, init_args: {optimizer: AdamW}}\ndata: tiny_recipe.Ones\n",
             "no option 'model.optimizer'; optimizer is a section of its own beside model  [my.yaml:1]",
         ),
         (
@@ -185,7 +185,8 @@ def test_the_entry_of_a_list_is_found(cli, folder: Path) -> None:
     (folder / "my.yaml").write_text(text)
     outcome = cli("fit", "--config", "my.yaml")
     assert outcome.err == (
-        "wegeft_pl: trainer.callbacks: no class 'tiny_recipe.Wintess'; did you mean 'tiny_recipe.Witness'?  [my.yaml:6]\n"
+        "wegeft_pl: trainer.callbacks: no class 'tiny_recipe.Wintess'; did you mean 'tiny_recipe.Witness'?"
+        "  [my.yaml:6]\n"
     )
 
 

@@ -10,7 +10,7 @@ import yaml
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from wegeft_pl.cli import default_callbacks, recipe
+from wegeft_pl.cli import default_callbacks
 from wegeft_pl.tasks import FineTuneTask
 
 
@@ -81,6 +81,11 @@ def test_later_recipes_win_and_swap_the_adapter(cli, folder: Path, seen) -> None
     assert config["adapter"]["init_args"] == {"targets": ["q_proj"], "rank": 2, "dropout": 0.5}
 
 
+def test_options_win_wherever_they_stand(cli, folder: Path, seen) -> None:
+    assert cli("fit", *WITNESS, "--adapter.rank", "3", "--trainer.max_steps=1", "--config", "my.yaml").code == 0
+    assert seen[0][0].max_steps == 1
+
+
 def test_smoke_composes_onto_a_recipe(cli, folder: Path, seen) -> None:
     arguments = ["--config", "my.yaml", "--config", "smoke", "--trainer.enable_progress_bar", "false"]
     assert cli("fit", *arguments, *WITNESS).code == 0
@@ -142,18 +147,18 @@ def test_lightnings_chatter_is_silent(cli, folder: Path) -> None:
     assert not any(word in outcome.err + outcome.out for word in ("Tip", "GPU available", "num_workers"))
 
 
-def test_missing_callbacks_adds_what_the_recipe_does_not_list(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_defaults_are_added_in_the_order_of_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     import tiny_recipe
 
-    table = {"fit": ("tiny_recipe.Witness", "tiny_recipe.Lora")}
+    table = {"fit": ("tiny_recipe.Before", default_callbacks.RECIPE, "tiny_recipe.After", "tiny_recipe.Last")}
     monkeypatch.setattr(default_callbacks, "DEFAULT_CALLBACKS", table)
-    monkeypatch.setattr(tiny_recipe.Lora.__init__, "__defaults__", ("q_proj", 8, 0.0))
-    mine = tiny_recipe.Witness()
-    assert [type(made) for made in default_callbacks.missing_callbacks("fit", [mine], True)] == [tiny_recipe.Lora]
-    made = default_callbacks.missing_callbacks("fit", [], True)
-    assert [type(one) for one in made] == [tiny_recipe.Witness, tiny_recipe.Lora]
-    monkeypatch.setattr(default_callbacks, "CHECKPOINTING", {"tiny_recipe.Witness"})
-    assert [type(one) for one in default_callbacks.missing_callbacks("fit", [], False)] == [tiny_recipe.Lora]
+    before, last, witness = tiny_recipe.Before, tiny_recipe.Last(), tiny_recipe.Witness()
+    ordered = default_callbacks.with_defaults("fit", [last, witness])
+    assert [type(one).__name__ for one in ordered] == ["Before", "Witness", "After", "Last"]
+    assert ordered[1] is witness
+    assert ordered[3] is last
+    ordered = default_callbacks.with_defaults("fit", [before()], frozenset({"tiny_recipe.After", "tiny_recipe.Before"}))
+    assert [type(one).__name__ for one in ordered] == ["Before", "Last"]
 
 
 def test_the_default_callbacks_end_with_the_report() -> None:
@@ -161,7 +166,13 @@ def test_the_default_callbacks_end_with_the_report() -> None:
     assert list(default_callbacks.DEFAULT_CALLBACKS) == ["fit", "validate", "test", "predict"]
 
 
-def test_checkpoints_do_not_change_the_recipe(folder: Path) -> None:
-    cli = recipe.RecipeCLI("fit", ["--config", "my.yaml"])
-    assert cli.subcommand is None  # Lightning reads a checkpoint's hyper-parameters only for subcommands of its own
-    assert not cli.parser._instantiators if isinstance(getattr(cli.parser, "_instantiators", None), list) else True
+def test_checkpoints_do_not_change_the_recipe(cli, folder: Path, seen) -> None:
+    # Lightning's command line would take the model's settings from the checkpoint's hyper-parameters.
+    saved = folder / "x.ckpt"
+    assert cli("fit", "--config", "my.yaml", *WITNESS).code == 0
+    seen[0][0].save_checkpoint(saved)
+    state = torch.load(saved, weights_only=False)
+    state["hyper_parameters"] = {"backbone": "other"}
+    torch.save(state, saved)
+    assert cli("validate", "--config", "my.yaml", "--ckpt_path", "x.ckpt", *WITNESS).code == 0
+    assert seen[-1][1].backbone_name == "linear"

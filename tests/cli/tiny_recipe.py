@@ -111,3 +111,15 @@ class Witness(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         Witness.seen.append((trainer, pl_module))
+
+
+class Before(Callback):
+    """Stands for a default callback that runs before the recipe's."""
+
+
+class After(Callback):
+    """Stands for a default callback that runs after the recipe's."""
+
+
+class Last(Callback):
+    """Stands for the report."""

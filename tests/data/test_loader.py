@@ -3,7 +3,7 @@
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
-from wegeft_pl.data.loader import EpochLoader
+from wegeft_pl.data.loader import EpochLoader, NoBatches
 from wegeft_pl.data.order import BatchOrder
 
 
@@ -49,6 +49,13 @@ def test_lightning_does_not_take_it_for_a_dataloader():
     assert not isinstance(loader, DataLoader)
     assert not hasattr(loader, "sampler")
     assert not hasattr(loader, "dataset")
+
+
+def test_a_split_without_rows_has_no_batches():
+    loader = NoBatches()
+    assert len(loader) == 0
+    assert list(loader) == []
+    assert loader.flattened == []
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from wegeft_pl.data.rows import read_rows, read_text, sha256
+from wegeft_pl.data.rows import Row, read_rows, read_text, sha256, sha256_rows
 
 COLUMNS = ("question", "answer")
 GOOD = '{"question": "a?", "answer": "b", "other": 3}'
@@ -115,3 +115,12 @@ def test_the_hash_is_of_the_content(write):
     file = write(GOOD)
     assert sha256(file) == hashlib.sha256(GOOD.encode()).hexdigest()
     assert read_text(file) == GOOD
+
+
+def test_the_hash_of_rows_without_a_file_depends_on_columns_and_values_only():
+    rows = [Row({"question": "a?", "answer": "b"}, "here"), Row({"question": "c?", "answer": "d"}, "there")]
+    same = [Row({"answer": "b", "question": "a?"}, ""), rows[1]]
+    assert sha256_rows(rows) == sha256_rows(same)
+    text = '{"answer": "b", "question": "a?"}\n{"answer": "d", "question": "c?"}\n'
+    assert sha256_rows(rows) == hashlib.sha256(text.encode()).hexdigest()
+    assert sha256_rows(rows[::-1]) != sha256_rows(rows)

@@ -24,13 +24,16 @@ def block_index(name: str) -> int | None:
 
 
 def type_pattern(name: str) -> str:
-    """A module's name with its numbers replaced, equal for the same module of every block.
+    """A module's name with its blocks' numbers replaced, equal for the same module of every block.
+
+    A number at the end is the module's own name (the third layer of an nn.Sequential) and stays.
 
     Example:
-        >>> type_pattern("model.layers.11.self_attn.q_proj")
-        'model.layers.*.self_attn.q_proj'
+        >>> type_pattern("model.layers.11.self_attn.q_proj"), type_pattern("blocks.4.mlp.2")
+        ('model.layers.*.self_attn.q_proj', 'blocks.*.mlp.2')
     """
-    return ".".join("*" if part.isdigit() else part for part in name.split("."))
+    *path, last = name.split(".")
+    return ".".join([*("*" if part.isdigit() else part for part in path), last])
 
 
 def match_modules(model: nn.Module, patterns: Sequence[str] | str, field: str) -> dict[str, nn.Module]:

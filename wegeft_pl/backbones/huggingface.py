@@ -33,7 +33,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     with _one_line_errors("tokenizer", name):
-        return AutoTokenizer.from_pretrained(resolve(name))
+        return AutoTokenizer.from_pretrained(resolve(name, needs="tokenizer_config.json"))
 
 
 def load(name: str, *, causal_lm: bool, dtype: str = "auto", meta: bool = False) -> PreTrainedModel:
@@ -65,6 +65,16 @@ def load(name: str, *, causal_lm: bool, dtype: str = "auto", meta: bool = False)
         if name in architectures.names():
             raise ValueError(f"backbone: {name!r} is a shipped architecture without weights; give a hub id or a folder")
         return auto.from_pretrained(resolve(name), dtype=chosen or "auto")
+
+
+def checkpoint_activations(model: PreTrainedModel) -> None:
+    """Makes a model recompute activations in the backward pass.
+
+    Non-reentrant: reentrant checkpointing gives no gradients behind frozen embeddings.
+    """
+    # Renamed within transformers 5; the old name warns where the new one exists.
+    renamed = getattr(model, "activation_checkpointing_enable", None)
+    (renamed or model.gradient_checkpointing_enable)({"use_reentrant": False})
 
 
 def save(model: nn.Module, directory: Path, tokenizer: PreTrainedTokenizerBase | None) -> None:

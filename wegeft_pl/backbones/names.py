@@ -7,11 +7,12 @@ from pathlib import Path
 from wegeft_pl.quickstart import bundled, is_bundled
 
 
-def resolve(name: str) -> str:
+def resolve(name: str, needs: str = "config.json") -> str:
     """Turns a user's name into what transformers loads: a folder that exists, or a hub id.
 
     Args:
         name: ``bundled:NAME``, a folder, or a hub id.
+        needs: the file by which a folder is known to be of the right kind.
 
     Returns:
         The folder's absolute path, or the hub id unchanged.
@@ -23,12 +24,12 @@ def resolve(name: str) -> str:
         return str(bundled(name))
     path = Path(name).expanduser()
     if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise ValueError(f"{path} has no config.json, so it is not a Hugging Face model folder")
+        if not (path / needs).is_file():
+            raise ValueError(f"the folder {path} has no {needs}; give a Hugging Face folder or a hub id")
         return str(path.resolve())
     if looks_like_path(name):
         kind = "is a file" if path.is_file() else "does not exist"
-        raise ValueError(f"backbone: the folder {name} {kind}; give a Hugging Face model folder or a hub id")
+        raise ValueError(f"the folder {name} {kind}; give a Hugging Face folder or a hub id")
     return name
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-
-from transformers import PreTrainedModel
+from typing import TYPE_CHECKING
 
 from wegeft_pl.adapter import Adapter, files
 from wegeft_pl.backbones import huggingface
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

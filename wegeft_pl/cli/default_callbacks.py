@@ -1,4 +1,4 @@
-"""The callbacks that every run gets unless its recipe lists one of the same class.
+"""The callbacks that every run gets unless its recipe lists one of the same class, and the order of all of them.
 
 Named by class path: the package never imports its callbacks, a recipe and this table do.
 """
@@ -11,8 +11,14 @@ from typing import Any
 from jsonargparse._util import import_object
 from lightning.pytorch import Callback
 
-#: RunReport stays last: it prints what the others have collected.
+#: Where the recipe's other callbacks run.
+RECIPE = "the recipe's own"
+
+#: AdapterSaver comes first, so that the adapter is on disk whatever fails at the end of training; merging comes after
+#: all that looks at the trained model; RunReport stays last: it prints what the others have collected.
 _FIT = (
+    "wegeft_pl.callbacks.AdapterSaver",
+    RECIPE,
     "wegeft_pl.callbacks.AdapterCheckpoint",
     "wegeft_pl.callbacks.ParameterAccounting",
     "wegeft_pl.callbacks.MemoryAccounting",
@@ -23,32 +29,45 @@ _FIT = (
     "wegeft_pl.callbacks.RunReport",
 )
 _SCORE = (
+    RECIPE,
     "wegeft_pl.callbacks.SampleWriter",
     "wegeft_pl.callbacks.RunReport",
 )
 
 DEFAULT_CALLBACKS = {"fit": _FIT, "validate": _SCORE, "test": _SCORE, "predict": _SCORE}
 
-#: Left out when the recipe says `enable_checkpointing: false`, which Lightning refuses beside a checkpoint callback.
-CHECKPOINTING = {"wegeft_pl.callbacks.AdapterCheckpoint"}
+#: Not added when the recipe says `enable_checkpointing: false`, which Lightning refuses beside a checkpoint callback.
+CHECKPOINTING = frozenset({"wegeft_pl.callbacks.AdapterCheckpoint"})
+
+#: Not added to a run without an adapter.
+NEED_ADAPTER = frozenset(
+    {
+        "wegeft_pl.callbacks.AdapterSaver",
+        "wegeft_pl.callbacks.AdapterMonitor",
+        "wegeft_pl.callbacks.AdapterMerge",
+    }
+)
 
 
-def missing_callbacks(command: str, present: Sequence[Callback], checkpointing: bool) -> list[Callback]:
-    """Makes the default callbacks that a run does not have yet.
+def with_defaults(command: str, listed: Sequence[Callback], unwanted: frozenset[str] = frozenset()) -> list[Callback]:
+    """Adds the default callbacks that a run does not have yet and puts all in the order of the table.
 
     Args:
         command: fit, validate, test or predict.
-        present: the callbacks of the recipe.
-        checkpointing: whether the trainer may write checkpoints.
+        listed: the callbacks of the recipe.
+        unwanted: class paths that this run cannot have.
 
     Returns:
-        New callbacks, in the order of the table.
+        The recipe's callbacks, those of a default class in that class's place, and new ones for the other defaults.
     """
-    made: list[Callback] = []
-    for class_path in DEFAULT_CALLBACKS[command]:
-        if class_path in CHECKPOINTING and not checkpointing:
+    table = DEFAULT_CALLBACKS[command]
+    kinds: dict[str, Any] = {path: import_object(path) for path in table if path != RECIPE}
+    rest = [callback for callback in listed if not isinstance(callback, tuple(kinds.values()))]
+    ordered: list[Callback] = []
+    for path in table:
+        if path == RECIPE:
+            ordered += rest
             continue
-        kind: Any = import_object(class_path)
-        if not any(isinstance(callback, kind) for callback in present):
-            made.append(kind())
-    return made
+        mine = [callback for callback in listed if isinstance(callback, kinds[path])]
+        ordered += mine or ([] if path in unwanted else [kinds[path]()])
+    return ordered

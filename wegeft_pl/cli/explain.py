@@ -119,7 +119,7 @@ def _not_importable(name: str, problem: Problem, parser: ArgumentParser) -> str:
     assert problem.class_path is not None
     missing = re.match(r"No module named '(.+)'", problem.text)
     if missing and not f"{problem.class_path}.".startswith(f"{missing[1]}."):
-        return f"{name}: class {problem.class_path!r} needs the package {missing[1]!r}, which is not installed"
+        return f"{name}: class {problem.class_path!r} cannot be imported: no module {missing[1]!r}; is it installed?"
     return _no_class(name, problem.class_path, problem.keys, parser)
 
 

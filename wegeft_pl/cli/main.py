@@ -76,10 +76,8 @@ def _check_installed() -> None:
 
 
 def _run_recipe(command: str, arguments: list[str]) -> int:
-    from wegeft_pl.cli.quiet import silence_chatter
     from wegeft_pl.cli.recipe import RecipeCLI
 
-    silence_chatter()
     RecipeCLI(command, arguments).run()
     return 0
 

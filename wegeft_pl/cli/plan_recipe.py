@@ -26,10 +26,9 @@ class PlanCLI(RecipeCLI):
         """Makes the task, its optimiser and schedule, and the adapter callback."""
         wanted = self.config.clone()
         wanted["data"] = None
-        wanted["trainer"].update(
-            {"callbacks": None, "logger": None, "strategy": "auto", "plugins": None, "profiler": None}
-        )
-        self.config_init = self.parser.instantiate_classes(wanted)
+        for name in ("callbacks", "logger", "strategy", "plugins", "profiler"):
+            wanted["trainer"][name] = None
+        self.config_init = self.parser.instantiate(wanted)
         self.model = self._get(self.config_init, "model")
         self.adapter = self._get(self.config_init, "adapter")
         self.data_config: dict[str, Any] = self.config["data"].as_dict()
@@ -48,5 +47,5 @@ def main(argv: list[str]) -> int:
     from wegeft_pl.cli.plan import run_plan
 
     cli = PlanCLI(argv)
-    run_plan(cli.model, cli.adapter, cli.data_config, cli.trainer_config, cli.config["json"])
+    run_plan(cli.model, cli.adapter, cli.data_config, cli.trainer_config, as_json=cli.config["json"])
     return 0

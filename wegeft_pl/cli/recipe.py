@@ -16,10 +16,11 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch.optim import Optimizer
 
 from wegeft_pl.cli.commands import COMMANDS
-from wegeft_pl.cli.default_callbacks import missing_callbacks
+from wegeft_pl.cli.default_callbacks import CHECKPOINTING, NEED_ADAPTER, with_defaults
 from wegeft_pl.cli.explain import OWN_SECTIONS, SECTIONS
 from wegeft_pl.cli.failure import UsageError
 from wegeft_pl.cli.parser import RecipeAction, RecipeParser
+from wegeft_pl.cli.quiet import silence_chatter
 from wegeft_pl.cli.run_folder import choose_run_folder, is_first_rank, recipe_name, write_config
 from wegeft_pl.cli.share_folder import ShareRunFolder
 from wegeft_pl.tasks import AdapterCallback, FineTuneTask, Schedule
@@ -34,6 +35,25 @@ DEFAULT_OPTIMIZER = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 2e-4
 _NOT_OPTIONS: set[str | int] = {
     "model", "datamodule", "dataloaders", "train_dataloaders", "val_dataloaders", "ckpt_path"
 }  # fmt: skip
+
+
+def recipes_first(args: list[str]) -> list[str]:
+    """Moves ``--config NAME`` to the front, so that an option wins over every recipe wherever it stands.
+
+    >>> recipes_first(["--adapter.rank", "4", "--config", "a", "-c=b"])
+    ['--config', 'a', '-c=b', '--adapter.rank', '4']
+    """
+    recipes: list[str] = []
+    options: list[str] = []
+    rest = iter(args)
+    for arg in rest:
+        if arg in ("--config", "-c"):
+            recipes += [arg, *(value for value in [next(rest, None)] if value is not None)]
+        elif arg.startswith(("--config=", "-c=")):
+            recipes.append(arg)
+        else:
+            options.append(arg)
+    return [*recipes, *options]
 
 
 class RecipeCLI(LightningCLI):
@@ -51,10 +71,11 @@ class RecipeCLI(LightningCLI):
     """
 
     def __init__(self, command: str, args: list[str]) -> None:
+        silence_chatter()
         self.command = command
         # jsonargparse changes directory while it reads a recipe.
         self.start = Path.cwd()
-        self.arguments = args
+        self.arguments = recipes_first(args)
         super().__init__(
             model_class=FineTuneTask,
             datamodule_class=LightningDataModule,
@@ -145,6 +166,13 @@ class RecipeCLI(LightningCLI):
         name = recipe_name([source.path for source in self.parser.sources])
         self.folder = choose_run_folder(self.command, self.config.run_dir, self.config.ckpt_path, name, self.start)
 
+    def instantiate_classes(self) -> None:
+        """Makes the task, the data and the trainer; Lightning's own uses a deprecated method of jsonargparse."""
+        self.config_init = self.parser.instantiate(self.config)
+        self.model = self._get(self.config_init, "model")
+        self.datamodule = self._get(self.config_init, "data")
+        self.trainer = self.instantiate_trainer()
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Makes the trainer around the run folder: its logger, its callbacks, its resolved recipe."""
         config = dict(self._get(self.config_init, "trainer"))
@@ -171,9 +199,13 @@ class RecipeCLI(LightningCLI):
         given = trainer_config["callbacks"] or []
         listed = list(given) if isinstance(given, list) else [given]
         adapter = self._get(self.config_init, "adapter")
-        chosen = [ShareRunFolder(), *([] if adapter is None else [adapter]), *listed]
-        checkpointing = trainer_config["enable_checkpointing"] is not False
-        return [*chosen, *missing_callbacks(self.command, chosen, checkpointing)]
+        unwanted: frozenset[str] = frozenset()
+        if trainer_config["enable_checkpointing"] is False:
+            unwanted |= CHECKPOINTING
+        if adapter is None and self.model.adapter is None:
+            unwanted |= NEED_ADAPTER
+        first = [ShareRunFolder(), *([] if adapter is None else [adapter])]
+        return [*first, *with_defaults(self.command, listed, unwanted)]
 
     def after_instantiate_classes(self) -> None:
         """Gives the task the sections that are not its own arguments."""

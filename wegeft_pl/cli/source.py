@@ -23,10 +23,6 @@ class RecipeSource:
     path: Path
     root: yaml.MappingNode | None
 
-    def sections(self) -> dict[str, yaml.Node]:
-        """Returns the top-level keys of the file and their values."""
-        return {} if self.root is None else {key.value: value for key, value in self.root.value}
-
     def find(self, keys: list[str], value: str | None = None) -> str | None:
         """Returns ``file:line`` of a key.
 

@@ -115,6 +115,12 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def sha256_rows(rows: Sequence[Row]) -> str:
+    """Returns the hexadecimal SHA-256 of rows that have no file (from the hub), as JSON lines with sorted keys."""
+    lines = "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
 def _parse(text: str, place: str) -> Any:
     try:
         return json.loads(text)

@@ -21,7 +21,7 @@ class LinearGenerator(Generator):
     Args:
         width: D, features of the edited side.
         rank: R.
-        zero: the factor that starts at zero; the other one is Kaiming-uniform with a = sqrt(5).
+        zero: the factor that starts at zero; the other one is Kaiming-uniform with a = sqrt(5) and fan-in D.
         side: ``"input"`` or ``"output"``.
 
     Example:
@@ -47,8 +47,8 @@ class LinearGenerator(Generator):
             if name == self.zero:
                 nn.init.zeros_(factor)
             else:
-                # Both are stored as the transpose of a linear layer's weight: the fan-in is their first axis.
-                nn.init.kaiming_uniform_(factor.T, a=math.sqrt(5))
+                # Whichever factor is drawn is the layer that meets the D features first, so its fan-in is D.
+                nn.init.kaiming_uniform_(factor.T if name == "phi" else factor, a=math.sqrt(5))
 
     def forward(self, weight_OI: Tensor) -> tuple[Tensor, Tensor]:  # noqa: N803
         """Generates ``left`` (O, R) and ``right`` (R, I); see :class:`Generator`.

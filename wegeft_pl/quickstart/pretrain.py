@@ -32,7 +32,7 @@ from wegeft_pl.quickstart.word_problems import (
     sample_expression,
 )
 
-STEPS, SEED, THREADS = 3000, 0, 2
+STEPS, SEED, THREADS = 1300, 0, 1
 ROWS, ROW_LENGTH, OPEN_ROWS = 32, 128, 8
 LEARNING_RATE, WARMUP_STEPS, WEIGHT_DECAY, CLIP_NORM = 3e-3, 100, 0.05, 1.0
 GIVEN_WEIGHT = 0.1  # a question's names and numbers cannot be guessed: they would drown what can be learned

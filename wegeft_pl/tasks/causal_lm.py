@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -69,8 +69,7 @@ class CausalLMTask(FineTuneTask):
         assert self.backbone_name is not None
         model = huggingface.load(self.backbone_name, causal_lm=True, dtype=self.dtype_name, meta=meta)
         if self.gradient_checkpointing:
-            # Reentrant checkpointing gives no gradients behind frozen embeddings.
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            huggingface.checkpoint_activations(model)
         return model
 
     @cached_property
@@ -83,10 +82,8 @@ class CausalLMTask(FineTuneTask):
     @property
     def model(self) -> PreTrainedModel:
         """The backbone as the transformers model that it is."""
-        from transformers import PreTrainedModel
-
-        assert isinstance(self.backbone, PreTrainedModel), "configure_model has not run"
-        return self.backbone
+        assert self.backbone is not None, "configure_model has not run"
+        return cast("PreTrainedModel", self.backbone)
 
     # Loss
 

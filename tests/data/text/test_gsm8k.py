@@ -277,3 +277,4 @@ def test_the_hub_is_read_where_no_path_is_given(make, monkeypatch):
     module.setup()
     assert module.describe()["rows"] == {"train": 2, "val": 1, "test": 3}
     assert module.describe()["path"] == "openai/gsm8k/main"
+    assert set(module.describe()["sha256"]) == {"train", "test"}

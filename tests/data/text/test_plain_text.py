@@ -126,6 +126,8 @@ def test_errors_name_the_way_out(make, tmp_path):
     (tmp_path / "latin.txt").write_bytes("caf\xe9".encode("latin-1"))
     with pytest.raises(ValueError, match=r"latin.txt:1: byte 0xe9 is not UTF-8"):
         make(path=str(tmp_path / "latin.txt")).setup("fit")
+    with pytest.raises(ValueError, match=r"data.path is null, .*; give a .txt file or a folder"):
+        make(path=None).setup("fit")
     with pytest.raises(ValueError, match=r"data.window must be at least 2, got 1"):
         make(window=1)
     for fraction in (0.0, 1.0, -1):

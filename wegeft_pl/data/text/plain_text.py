@@ -23,7 +23,7 @@ class PlainTextDataModule(TextDataModule):
     once. There is no answer to score: the measure is the loss, or its exponential, the perplexity.
 
     Args:
-        path: a .txt file, or a folder with input.txt.
+        path: a .txt file, or a folder with input.txt; it must be given.
         tokenizer: hub id or folder of the tokenizer; null: the task's own.
         window: tokens per window, BOS included.
         bos: whether each window begins with BOS; null: as the tokenizer does with a text.
@@ -36,14 +36,14 @@ class PlainTextDataModule(TextDataModule):
         seed: seed of the training order and of the phase.
 
     Raises:
-        ValueError: a value is out of range, or no path is given.
+        ValueError: a value is out of range.
 
     Source: METHOD.md section 10.
     """
 
     def __init__(
         self,
-        path: str,
+        path: str | None = None,
         tokenizer: str | None = None,
         window: int = 256,
         bos: bool | None = None,
@@ -115,7 +115,8 @@ class PlainTextDataModule(TextDataModule):
         }
 
     def _file(self) -> Path:
-        assert self.path is not None
+        if self.path is None:
+            raise ValueError("data.path is null, and plain text has no place on the hub; give a .txt file or a folder")
         found = find_path(self.path)
         if found.is_dir():
             found = found / "input.txt"

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import random
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from torch.utils.data import Dataset
 
-from wegeft_pl.data.rows import Row, read_rows, sha256
+from wegeft_pl.data.rows import read_rows, sha256, sha256_rows
 from wegeft_pl.data.text.base import TextDataModule, check_least
 from wegeft_pl.data.text.collate import LossCollator, ScoreCollator, ScoredExample
 from wegeft_pl.data.text.prompts import get_template
 from wegeft_pl.data.text.sources import Split, find_files, read_hub_rows
+from wegeft_pl.data.text.splits import NumberedRows, hold_out
 from wegeft_pl.data.text.tokenize import ExampleEncoder, Tokenizer
-
-Rows = list[tuple[int, Row]]
 
 
 class Examples(Dataset[Any]):
@@ -101,7 +99,7 @@ class PromptedDataModule(TextDataModule):
             check_least(f"{split}_size", size, 0)
         for split, limit in self.limits.items():
             check_least(f"limit_{split}", limit, 1)
-        self._rows: dict[Split, Rows] | None = None
+        self._rows: dict[Split, NumberedRows] | None = None
         self._sha256: dict[str, str] = {}
         self._counts: dict[str, dict[str, int]] = {
             name: {} for name in ("rows", "truncated", "dropped", "unlabelled", "tokens", "labelled_tokens")
@@ -169,38 +167,19 @@ class PromptedDataModule(TextDataModule):
             **{name: dict(counts) for name, counts in self._counts.items()},
         }
 
-    def _read(self) -> dict[Split, Rows]:
-        found: dict[Split, Rows] = {"train": [], "val": [], "test": []}
+    def _read(self) -> dict[Split, NumberedRows]:
+        found: dict[Split, NumberedRows] = {}
         if self.path is None:
             for split, name in self.hub_splits.items():
-                found[split] = list(enumerate(read_hub_rows(*self.hub, name, self.columns)))
+                rows = read_hub_rows(*self.hub, name, self.columns)
+                found[split] = list(enumerate(rows))
+                self._sha256[name] = sha256_rows(rows)
         else:
             for split, file in find_files(self.path).items():
                 found[split] = list(enumerate(read_rows(file, self.columns)))
                 self._sha256[file.name] = sha256(file)
-        for split, size in self.sizes.items():
-            if size and found[split]:
-                raise ValueError(
-                    f"data.{split}_size={size} holds rows out of train, but {self.path or '/'.join(self.hub)} has "
-                    f"{split} rows of its own; set data.{split}_size to 0"
-                )
-        total, num_held_out = len(found["train"]), sum(self.sizes.values())
-        if num_held_out >= total:
-            raise ValueError(
-                f"data.val_size={self.sizes['val']} and data.test_size={self.sizes['test']} leave no training row "
-                f"of {total}; lower them"
-            )
-        # Test rows are drawn first, so that they stay the same whatever val_size is.
-        drawn = random.Random(self.seed).sample(range(total), num_held_out)
-        held_out: dict[Split, set[int]] = {
-            "test": set(drawn[: self.sizes["test"]]),
-            "val": set(drawn[self.sizes["test"] :]),
-        }
-        for split, numbers in held_out.items():
-            if numbers:
-                found[split] = [(number, row) for number, row in found["train"] if number in numbers]
-        found["train"] = [(number, row) for number, row in found["train"] if number not in set(drawn)]
-        return found
+        name = self.path if self.path is not None else "/".join(self.hub)
+        return hold_out(found, self.sizes["val"], self.sizes["test"], self.seed, name)
 
     def _count(self, split: Split, examples: list[ScoredExample], kept: list[ScoredExample]) -> None:
         served = kept if split == "train" else examples

@@ -1,0 +1,156 @@
+"""The same scores before the first step and after the last one: what fine-tuning has changed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.seed import isolate_rng
+from rich.console import Console
+from rich.progress import track
+from torch.utils.data import DataLoader
+
+from wegeft_pl.accounting import preserved_modes
+from wegeft_pl.callbacks.predictions import PredictionFile
+from wegeft_pl.callbacks.reporting import Report, ReportingCallback, is_trial, log_scalars, run_folder, task_of
+from wegeft_pl.callbacks.sample_writer import FOLDER
+from wegeft_pl.callbacks.wording import scores_text
+from wegeft_pl.tasks import Evaluation, FineTuneTask
+
+
+class BeforeAfter(ReportingCallback):
+    """Scores the task on held-out data before and after training and prints a line for each.
+
+    Training is not affected: modules get their modes back one by one, and random states are restored. A resumed run
+    keeps the scores of its start. Predictions go to ``predictions/before.jsonl`` and ``after.jsonl``.
+
+    Args:
+        split: the data module's ``test`` or ``val`` loader.
+        limit: score only this many samples, the first ones; null means all.
+        num_samples: answers of the trained model to put into the report.
+
+    Raises:
+        ValueError: ``limit`` is less than 1.
+    """
+
+    def __init__(self, split: Literal["test", "val"] = "test", limit: int | None = None, num_samples: int = 3) -> None:
+        if limit is not None and limit < 1:
+            raise ValueError(f"limit must be at least 1 (or null for all samples), got {limit}")
+        self.split = split
+        self.limit = limit
+        self.num_samples = num_samples
+        self._scores: dict[str, dict[str, float]] = {}
+        self._samples: list[dict[str, Any]] = []
+        self._paths: dict[str, str] = {}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuses what cannot be scored, before anything is trained.
+
+        Raises:
+            ValueError: the module is no task, or there is no data module.
+        """
+        task_of(self, pl_module)
+        if stage == "fit" and not isinstance(_datamodule(trainer), LightningDataModule):
+            raise ValueError(
+                f"BeforeAfter scores the data module's {self.split} loader; pass a datamodule to the trainer"
+            )
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Scores before the first step; a resumed run has those scores already."""
+        if "before" not in self._scores:
+            self._run(trainer, task_of(self, pl_module), "before")
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Scores after the last step, while the model is still on its device."""
+        self._samples = self._run(trainer, task_of(self, pl_module), "after")[: self.num_samples]
+
+    def report(self) -> Report:
+        """``metrics`` {before, after}, ``samples``, and where the predictions are."""
+        if not self._scores:
+            return {}
+        report: Report = {"metrics": {when: dict(scores) for when, scores in self._scores.items()}}
+        if self._paths:
+            report["paths"] = {"predictions": dict(self._paths)}
+        return report | ({"samples": self._samples} if self._samples else {})
+
+    def state_dict(self) -> dict[str, Any]:
+        """The scores of the start."""
+        return {"before": self._scores.get("before")}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keeps the scores of the run's start."""
+        if state_dict["before"] is not None:
+            self._scores["before"] = state_dict["before"]
+
+    def _run(self, trainer: Trainer, task: FineTuneTask, when: str) -> list[dict[str, Any]]:
+        evaluation = task.new_evaluation()
+        if evaluation is None:
+            raise ValueError(
+                f"BeforeAfter: {type(task).__name__} has no evaluation; override new_evaluation, or drop BeforeAfter"
+            )
+        with isolate_rng(), preserved_modes(task), torch.no_grad(), trainer.precision_plugin.forward_context():
+            task.eval()
+            samples, rows = self._evaluate(trainer, task, evaluation, when)
+            scores = evaluation.compute()
+        self._scores[when] = scores
+        rank_zero_info(f"{when}: {scores_text(scores)} ({samples:,} samples)")
+        log_scalars(trainer, {f"{when}/{name}": value for name, value in scores.items()})
+        return rows
+
+    def _evaluate(
+        self, trainer: Trainer, task: FineTuneTask, evaluation: Evaluation, when: str
+    ) -> tuple[int, list[dict[str, Any]]]:
+        file = None
+        path = run_folder(trainer) / FOLDER / f"{when}.jsonl"
+        if not is_trial(trainer):
+            file = PredictionFile(path, trainer.global_rank)
+        samples = 0
+        loader = self._loader(trainer)
+        for batch in self._progress(trainer, loader, self._cut(trainer, task, loader), when):
+            samples += task.count_batch(batch).samples
+            predictions = evaluation.update(trainer.strategy.batch_to_device(batch, task.device))
+            if file is not None:
+                file.add(predictions)
+        rows = [] if file is None else file.join(trainer)
+        if rows:
+            self._paths[when] = str(path)
+        return samples, rows
+
+    def _loader(self, trainer: Trainer) -> DataLoader:
+        datamodule = _datamodule(trainer)
+        assert isinstance(datamodule, LightningDataModule)
+        datamodule.setup("test" if self.split == "test" else "validate")
+        loader = datamodule.test_dataloader() if self.split == "test" else datamodule.val_dataloader()
+        if not isinstance(loader, DataLoader):
+            raise ValueError(f"BeforeAfter needs one {self.split} loader, got {type(loader).__name__}")
+        return loader
+
+    def _cut(self, trainer: Trainer, task: FineTuneTask, loader: DataLoader) -> Iterator[Any]:
+        """The first ``limit`` samples; every rank scores all of them, so that repeats change no score."""
+        left = self.limit
+        for batch in loader:
+            size = task.count_batch(batch).samples
+            if left is not None and left < size:
+                batch = {name: value[:left] for name, value in batch.items()}
+            yield batch
+            left = None if left is None else left - size
+            if is_trial(trainer) or (left is not None and left <= 0):
+                return
+
+    def _progress(self, trainer: Trainer, loader: DataLoader, batches: Iterator[Any], when: str) -> Iterable[Any]:
+        console = Console()
+        if trainer.progress_bar_callback is None or not trainer.is_global_zero or not console.is_terminal:
+            return batches
+        total = len(loader)
+        if self.limit is not None and loader.batch_size is not None:
+            total = min(total, math.ceil(self.limit / loader.batch_size))
+        return track(batches, f"scoring {when}", total=total, console=console, transient=True)
+
+
+def _datamodule(trainer: Trainer) -> object:
+    # The trainer has this attribute only once a data module was passed.
+    return getattr(trainer, "datamodule", None)

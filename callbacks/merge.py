@@ -1,0 +1,156 @@
+"""The merged model at the end of a fit: a folder that other tools load, with a report of what rounding took."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor, nn
+
+from wegeft_pl.accounting import preserved_modes
+from wegeft_pl.adapter import Adapter, MergeReport, merge, unmerge
+from wegeft_pl.adapter.storage import write_json
+from wegeft_pl.callbacks.reporting import Report, ReportingCallback, adapter_in, is_trial, run_folder, task_of
+from wegeft_pl.tasks import FineTuneTask
+
+#: The folder's name in the run folder, and the report's in it.
+FOLDER, REPORT = "merged", "merge_report.json"
+
+
+@runtime_checkable
+class HasProbe(Protocol):
+    """A task that says what a batch's output is, to compare before and after merging."""
+
+    def probe_output(self, batch: Any) -> Tensor:
+        """The outputs (logits) of a batch, in eval mode."""
+        ...
+
+
+class AdapterMerge(ReportingCallback):
+    """Merges the adapter when training ends, writes ``merged/``, and gives the live model its adapter back.
+
+    The base's weights are kept on the CPU meanwhile and restored bit for bit. The folder appears only when complete.
+    Under a sharded strategy nothing is merged here; ``python -m wegeft_pl merge`` does it afterwards.
+
+    Args:
+        enabled: false skips merging.
+        dtype: of the merged model: ``base``, or ``float32`` where the report says that rounding took too much.
+    """
+
+    def __init__(self, enabled: bool = True, dtype: Literal["base", "float32"] = "base") -> None:
+        if dtype not in ("base", "float32"):
+            raise ValueError(f"dtype must be base or float32, got {dtype!r}")
+        self.enabled = enabled
+        self.dtype = dtype
+        self._report: Report = {}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Finds out before training whether the end will work.
+
+        Raises:
+            ValueError: the task cannot save a merged backbone.
+        """
+        if not self.enabled or stage != "fit":
+            return
+        task = task_of(self, pl_module)
+        if type(task).save_merged is FineTuneTask.save_merged:
+            raise ValueError(
+                f"{type(task).__name__} does not say how to save a merged backbone; override save_merged, or switch "
+                "merging off with wegeft_pl.callbacks.AdapterMerge and enabled: false"
+            )
+        if _is_sharded(trainer):
+            rank_zero_info(
+                f"AdapterMerge: {type(trainer.strategy).__name__} spreads the weights, so nothing is merged "
+                "at the end; run python -m wegeft_pl merge afterwards"
+            )
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Merges on rank 0; the others wait."""
+        if not self.enabled or is_trial(trainer) or _is_sharded(trainer):
+            return
+        if trainer.is_global_zero:
+            self._merge(trainer, task_of(self, pl_module), adapter_in(self, pl_module))
+        trainer.strategy.barrier("merged")
+
+    def report(self) -> Report:
+        """``merge``: the report in short; ``paths.merged``."""
+        return dict(self._report)
+
+    def _merge(self, trainer: Trainer, task: FineTuneTask, adapter: Adapter) -> None:
+        backbone, folder = adapter.model, run_folder(trainer) / FOLDER
+        building = folder.with_name(f".{FOLDER}.tmp")
+        shutil.rmtree(building, ignore_errors=True)
+        with isolate_rng(), preserved_modes(task):
+            probe = self._probe(trainer, task)
+            dtypes = {name: tensor.dtype for name, tensor in _tensors(backbone)}
+            try:
+                report = merge(backbone, adapter, keep_base=True, probe=probe, dtype=self._merged_dtype())
+                if self.dtype == "float32":
+                    backbone.float()
+                task.save_merged(building)
+                write_json(building / REPORT, report.to_dict())
+            except OSError as error:
+                raise OSError(
+                    f"could not write the merged model to {folder}: {error}; the adapter itself is saved, merge "
+                    "it later with python -m wegeft_pl merge"
+                ) from error
+            finally:
+                if adapter.state == "merged":
+                    for name, tensor in _tensors(backbone):
+                        tensor.data = tensor.data.to(dtypes[name])
+                    unmerge(backbone, adapter)
+                if not (building / REPORT).exists():
+                    shutil.rmtree(building, ignore_errors=True)
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(building, folder)
+        self._finish(folder, report)
+
+    def _finish(self, folder: Path, report: MergeReport) -> None:
+        short = report.to_dict()
+        del short["layers"]  # hundreds of rows; they are in merge_report.json
+        short["worst_rounding_loss"] = report.worst.rounding_loss
+        self._report = {"merge": short, "paths": {"merged": str(folder)}}
+        for warning in report.warnings:
+            rank_zero_warn(f"merged model: {warning}")
+
+    def _merged_dtype(self) -> torch.dtype | None:
+        return torch.float32 if self.dtype == "float32" else None
+
+    def _probe(self, trainer: Trainer, task: FineTuneTask) -> Callable[[], Tensor] | None:
+        batch = _first_batch(trainer)
+        if batch is None or not isinstance(task, HasProbe):
+            return None
+        moved = trainer.strategy.batch_to_device(batch, task.device)
+        return partial(_output, trainer, task, moved)
+
+
+def _output(trainer: Trainer, task: HasProbe, batch: Any) -> Tensor:
+    with torch.no_grad(), trainer.precision_plugin.forward_context():
+        return task.probe_output(batch)
+
+
+def _first_batch(trainer: Trainer) -> Any:
+    """A batch of validation, test or training data, whichever there is first."""
+    for loaders in (trainer.val_dataloaders, trainer.test_dataloaders, trainer.train_dataloader):
+        loader = loaders[0] if isinstance(loaders, list) and loaders else loaders
+        if loader:
+            return next(iter(loader), None)
+    return None
+
+
+def _tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
+    return [*module.named_parameters(), *module.named_buffers()]
+
+
+def _is_sharded(trainer: Trainer) -> bool:
+    return isinstance(trainer.strategy, (ModelParallelStrategy, FSDPStrategy, DeepSpeedStrategy))

@@ -1,0 +1,119 @@
+"""The end of a run, as a person likes to read it: what was trained, how well, where it is, what to type next."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.rule import Rule
+from rich.table import Table
+
+from wegeft_pl.callbacks.predictions import sample_text
+from wegeft_pl.callbacks.wording import bytes_text, duration_text, percent_text, score_text
+
+#: Names of paths, in the order of interest.
+PATHS = {
+    "adapter": "adapter",
+    "merged": "merged model",
+    "checkpoints": "checkpoints",
+    "config": "recipe",
+    "run_report": "report",
+    "tensorboard": "TensorBoard",
+}
+
+
+def print_summary(content: dict[str, Any], console: Console | None = None) -> None:
+    """Prints the summary of a run.
+
+    Args:
+        content: what run.json holds.
+        console: where to; None means standard output, 80 columns where there is no terminal.
+    """
+    console = console or Console()
+    console.print(Rule(f"{content.get('command', 'run')} finished", style="dim"))
+    console.print(_facts(content))
+    if content.get("metrics"):
+        console.print(_scores(content["metrics"]))
+    for row in content.get("samples", []):
+        console.print("", sample_text(row))
+    paths = content.get("paths", {})
+    console.print("")
+    for name, label in PATHS.items():
+        if name in paths:
+            _line(console, f"{label:<14}", short(paths[name]))
+    for stage, path in paths.get("predictions", {}).items():
+        _line(console, f"{'answers':<14}", f"{short(path)} ({stage})")
+    commands = next_commands(content)
+    if commands:
+        console.print("\nNext:")
+        for command in commands:
+            _line(console, "  ", command)
+
+
+def next_commands(content: dict[str, Any]) -> list[str]:
+    """The commands that go on from here, ready to be pasted."""
+    paths = {name: short(path) for name, path in content.get("paths", {}).items() if isinstance(path, str)}
+    commands = []
+    if content.get("command") == "fit" and "adapter" in paths:
+        if "config" in paths:
+            recipe, adapter = shlex.quote(paths["config"]), shlex.quote(paths["adapter"])
+            commands.append(f"python -m wegeft_pl test --config {recipe} --adapter_path {adapter}")
+        if "merged" in paths:
+            load = f"from transformers import AutoModelForCausalLM as A; A.from_pretrained({paths['merged']!r})"
+            commands.append(f"python -c {shlex.quote(load)}")
+    if "tensorboard" in paths:
+        commands.append(f"tensorboard --logdir {shlex.quote(paths['tensorboard'])}")
+    return commands
+
+
+def short(path: str) -> str:
+    """A path as seen from the current folder, where it lies below it."""
+    return os.path.relpath(path) if Path(path).is_relative_to(Path.cwd()) else path
+
+
+def _facts(content: dict[str, Any]) -> Table:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold")
+    grid.add_column(overflow="fold")
+    parameters = content.get("parameters")
+    if parameters:
+        trained = f"{parameters['trainable']:,} parameters, {percent_text(parameters['percent_of_frozen'])} of the "
+        grid.add_row("trained", f"{trained}{parameters['frozen']:,} frozen ones")
+        if parameters["head"]:
+            grid.add_row("", f"adapter {parameters['adapter']:,}, trained in full {parameters['head']:,}")
+        grid.add_row("on disk", f"{bytes_text(parameters['adapter_bytes'])} (adapter)")
+    grid.add_row("time", duration_text(content["seconds"]))
+    throughput = content.get("throughput", {})
+    for name, unit in (("tokens_per_second", "tokens"), ("images_per_second", "images")):
+        if throughput.get(name) is not None:
+            padding = throughput.get("padding_share")
+            note = f" (without padding, which is {100 * padding:.0f} % of a batch)" if padding else ""
+            grid.add_row("speed", f"{throughput[name]:,.0f} {unit} per second{note}")
+    memory = content.get("memory_bytes")
+    if memory:
+        whole = " (whole process)" if memory["activations"] is None else ""
+        grid.add_row("peak memory", f"{bytes_text(memory['peak'])}{whole}")
+    worst = content.get("merge", {}).get("worst_rounding_loss")
+    if worst is not None:
+        grid.add_row("merging", f"rounding took at most {100 * worst:.2g} % of a layer's change")
+    return grid
+
+
+def _scores(metrics: dict[str, dict[str, float]]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column("")
+    for stage in metrics:
+        table.add_column(stage, justify="right")
+    names = list(dict.fromkeys(name for scores in metrics.values() for name in scores))
+    for name in names:
+        cells = (score_text(name, scores[name]) if name in scores else "" for scores in metrics.values())
+        table.add_row(name, *cells)
+    return table
+
+
+def _line(console: Console, label: str, value: str) -> None:
+    # Unwrapped and unstyled: a path or command that is broken over lines cannot be copied.
+    console.print(f"{label}{value}", soft_wrap=True, markup=False, highlight=False)
