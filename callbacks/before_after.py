@@ -8,15 +8,21 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.seed import isolate_rng
 from rich.console import Console
 from rich.progress import track
-from torch.utils.data import DataLoader
 
 from wegeft_pl.accounting import preserved_modes
 from wegeft_pl.callbacks.predictions import PredictionFile
-from wegeft_pl.callbacks.reporting import Report, ReportingCallback, is_trial, log_scalars, run_folder, task_of
+from wegeft_pl.callbacks.reporting import (
+    Report,
+    ReportingCallback,
+    is_trial,
+    log_scalars,
+    run_folder,
+    task_of,
+    total_over_ranks,
+)
 from wegeft_pl.callbacks.sample_writer import FOLDER
 from wegeft_pl.callbacks.wording import scores_text
 from wegeft_pl.tasks import Evaluation, FineTuneTask
@@ -25,8 +31,9 @@ from wegeft_pl.tasks import Evaluation, FineTuneTask
 class BeforeAfter(ReportingCallback):
     """Scores the task on held-out data before and after training and prints a line for each.
 
-    Training is not affected: modules get their modes back one by one, and random states are restored. A resumed run
-    keeps the scores of its start. Predictions go to ``predictions/before.jsonl`` and ``after.jsonl``.
+    Scores what ``trainer.limit_test_batches`` leaves of the split, at most ``limit`` samples. Training is not
+    affected: modules get their modes back one by one, and random states are restored. A resumed run keeps the scores
+    of its start. Predictions go to ``predictions/before.jsonl`` and ``after.jsonl``.
 
     Args:
         split: the data module's ``test`` or ``val`` loader.
@@ -97,20 +104,18 @@ class BeforeAfter(ReportingCallback):
             samples, rows = self._evaluate(trainer, task, evaluation, when)
             scores = evaluation.compute()
         self._scores[when] = scores
-        rank_zero_info(f"{when}: {scores_text(scores)} ({samples:,} samples)")
+        if trainer.is_global_zero:
+            Console().print(f"{when}: {scores_text(scores)} ({samples:,} samples)", highlight=False, soft_wrap=True)
         log_scalars(trainer, {f"{when}/{name}": value for name, value in scores.items()})
         return rows
 
     def _evaluate(
         self, trainer: Trainer, task: FineTuneTask, evaluation: Evaluation, when: str
     ) -> tuple[int, list[dict[str, Any]]]:
-        file = None
         path = run_folder(trainer) / FOLDER / f"{when}.jsonl"
-        if not is_trial(trainer):
-            file = PredictionFile(path, trainer.global_rank)
+        file = None if is_trial(trainer) else PredictionFile(path, trainer.global_rank)
         samples = 0
-        loader = self._loader(trainer)
-        for batch in self._progress(trainer, loader, self._cut(trainer, task, loader), when):
+        for batch in self._progress(trainer, self._batches(trainer, task), when):
             samples += task.count_batch(batch).samples
             predictions = evaluation.update(trainer.strategy.batch_to_device(batch, task.device))
             if file is not None:
@@ -118,37 +123,40 @@ class BeforeAfter(ReportingCallback):
         rows = [] if file is None else file.join(trainer)
         if rows:
             self._paths[when] = str(path)
-        return samples, rows
+        return total_over_ranks(trainer, samples), rows
 
-    def _loader(self, trainer: Trainer) -> DataLoader:
+    def _batches(self, trainer: Trainer, task: FineTuneTask) -> Iterator[Any]:
+        """The batches of this process; the data module shares them out among processes."""
         datamodule = _datamodule(trainer)
         assert isinstance(datamodule, LightningDataModule)
         datamodule.setup("test" if self.split == "test" else "validate")
         loader = datamodule.test_dataloader() if self.split == "test" else datamodule.val_dataloader()
-        if not isinstance(loader, DataLoader):
-            raise ValueError(f"BeforeAfter needs one {self.split} loader, got {type(loader).__name__}")
-        return loader
-
-    def _cut(self, trainer: Trainer, task: FineTuneTask, loader: DataLoader) -> Iterator[Any]:
-        """The first ``limit`` samples; every rank scores all of them, so that repeats change no score."""
-        left = self.limit
-        for batch in loader:
+        most = self._most_batches(trainer, loader)
+        left = None if self.limit is None else math.ceil(self.limit / trainer.world_size)
+        for number, batch in enumerate(loader):
+            if (most is not None and number >= most) or (left is not None and left <= 0):
+                return
             size = task.count_batch(batch).samples
             if left is not None and left < size:
                 batch = {name: value[:left] for name, value in batch.items()}
             yield batch
             left = None if left is None else left - size
-            if is_trial(trainer) or (left is not None and left <= 0):
-                return
 
-    def _progress(self, trainer: Trainer, loader: DataLoader, batches: Iterator[Any], when: str) -> Iterable[Any]:
+    def _most_batches(self, trainer: Trainer, loader: Any) -> int | None:
+        """What ``trainer.limit_test_batches`` (or val) and ``fast_dev_run`` leave of a loader; None means all."""
+        if is_trial(trainer):
+            return 1
+        limits: Any = trainer
+        allowed = limits.limit_test_batches if self.split == "test" else limits.limit_val_batches
+        if isinstance(allowed, int):
+            return allowed
+        return None if allowed == 1.0 else int(allowed * len(loader))
+
+    def _progress(self, trainer: Trainer, batches: Iterator[Any], when: str) -> Iterable[Any]:
         console = Console()
         if trainer.progress_bar_callback is None or not trainer.is_global_zero or not console.is_terminal:
             return batches
-        total = len(loader)
-        if self.limit is not None and loader.batch_size is not None:
-            total = min(total, math.ceil(self.limit / loader.batch_size))
-        return track(batches, f"scoring {when}", total=total, console=console, transient=True)
+        return track(batches, f"scoring {when}", console=console, transient=True)
 
 
 def _datamodule(trainer: Trainer) -> object:

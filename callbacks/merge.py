@@ -140,11 +140,12 @@ def _output(trainer: Trainer, task: HasProbe, batch: Any) -> Tensor:
 
 
 def _first_batch(trainer: Trainer) -> Any:
-    """A batch of validation, test or training data, whichever there is first."""
-    for loaders in (trainer.val_dataloaders, trainer.test_dataloaders, trainer.train_dataloader):
-        loader = loaders[0] if isinstance(loaders, list) and loaders else loaders
-        if loader:
-            return next(iter(loader), None)
+    """A batch of validation or training data, whichever there is first."""
+    for loaders in (trainer.val_dataloaders, trainer.train_dataloader):
+        listed = loaders if isinstance(loaders, list) else [loaders]
+        for loader in listed:
+            if loader is not None:
+                return next(iter(loader))
     return None
 
 

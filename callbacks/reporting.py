@@ -6,8 +6,10 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
 
 from wegeft_pl.adapter import Adapter
 from wegeft_pl.tasks import FineTuneTask
@@ -79,6 +81,16 @@ def log_scalars(trainer: Trainer, scalars: dict[str, float]) -> None:
     """Sends numbers to every logger at the current optimiser step; call it on rank 0 or on all ranks alike."""
     for logger in trainer.loggers:
         logger.log_metrics(scalars, step=trainer.global_step)
+
+
+def total_over_ranks(trainer: Trainer, count: int) -> int:
+    """Adds a count up over all ranks; every rank must call it."""
+    if trainer.world_size == 1:
+        return count
+    # Integers stay exact, which a float32 would not be above 16 million tokens.
+    total = trainer.strategy.reduce(torch.tensor(count, device=trainer.strategy.root_device), reduce_op="sum")
+    assert isinstance(total, Tensor)
+    return int(total)
 
 
 def log_text(trainer: Trainer, tag: str, text: str) -> None:

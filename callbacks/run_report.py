@@ -18,8 +18,23 @@ from wegeft_pl.callbacks.summary import print_summary
 
 #: The report's name in the run folder.
 FILE = "run.json"
-#: The stages that score, with the word that their logged names and reports use.
-STAGES = {TrainerFn.VALIDATING: "val", TrainerFn.TESTING: "test"}
+#: The first keys of run.json; those of callbacks of one's own follow.
+ORDER = (
+    "command",
+    "error",
+    "seconds",
+    "steps",
+    "metrics",
+    "parameters",
+    "memory_bytes",
+    "throughput",
+    "merge",
+    "paths",
+    "seed",
+    "versions",
+    "decoding",
+    "data",
+)
 
 
 @runtime_checkable
@@ -85,7 +100,7 @@ class RunReport(ReportingCallback):
         """Writes what is known of a run that failed, if it got as far as having a model."""
         if trainer.is_global_zero and not is_trial(trainer) and run_folder(trainer).is_dir():
             self._about = self._describe(trainer, pl_module) | {"error": f"{type(exception).__name__}: {exception}"}
-            self._write(trainer, collect(trainer))
+            self._write(trainer, in_order(collect(trainer)))
 
     def report(self) -> Report:
         """``seconds``, ``seed``, ``versions``, ``data``, ``decoding`` and the run's own ``paths``."""
@@ -112,7 +127,7 @@ class RunReport(ReportingCallback):
         if not trainer.is_global_zero:
             return
         self._about = self._describe(trainer, pl_module)
-        content = merged(collect(trainer), scores)
+        content = in_order(merged(collect(trainer), scores))
         if not is_trial(trainer):
             content = self._write(trainer, content)
         if self.summary:
@@ -151,6 +166,11 @@ class RunReport(ReportingCallback):
             return content
         write_json(path, content)
         return content
+
+
+def in_order(content: Report) -> Report:
+    """The same report with what people look for first."""
+    return {key: content[key] for key in (*ORDER, *content) if key in content}
 
 
 def collect(trainer: Trainer) -> Report:

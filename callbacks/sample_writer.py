@@ -124,4 +124,5 @@ class SampleWriter(ReportingCallback):
         log_text(trainer, f"samples/{stage}", samples_markdown(rows[: self.num_tensorboard]))
         console = Console()
         for row in rows[: self.num_console]:
-            console.print(sample_text(row), "")
+            console.print(sample_text(row))
+            console.print()

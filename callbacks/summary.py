@@ -33,14 +33,15 @@ def print_summary(content: dict[str, Any], console: Console | None = None) -> No
         console: where to; None means standard output, 80 columns where there is no terminal.
     """
     console = console or Console()
-    console.print(Rule(f"{content.get('command', 'run')} finished", style="dim"))
+    console.print(Rule(f"{content['command']} finished", style="dim"))
     console.print(_facts(content))
     if content.get("metrics"):
         console.print(_scores(content["metrics"]))
     for row in content.get("samples", []):
-        console.print("", sample_text(row))
+        console.print()
+        console.print(sample_text(row))
     paths = content.get("paths", {})
-    console.print("")
+    console.print()
     for name, label in PATHS.items():
         if name in paths:
             _line(console, f"{label:<14}", short(paths[name]))
@@ -94,8 +95,9 @@ def _facts(content: dict[str, Any]) -> Table:
             grid.add_row("speed", f"{throughput[name]:,.0f} {unit} per second{note}")
     memory = content.get("memory_bytes")
     if memory:
-        whole = " (whole process)" if memory["activations"] is None else ""
-        grid.add_row("peak memory", f"{bytes_text(memory['peak'])}{whole}")
+        expected = (memory["estimate"] or {}).get("peak")
+        note = "whole process" if memory["activations"] is None else f"expected {bytes_text(expected)}"
+        grid.add_row("peak memory", f"{bytes_text(memory['peak'])} ({note})")
     worst = content.get("merge", {}).get("worst_rounding_loss")
     if worst is not None:
         grid.add_row("merging", f"rounding took at most {100 * worst:.2g} % of a layer's change")

@@ -6,9 +6,8 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from torch import Tensor
 
-from wegeft_pl.callbacks.reporting import Report, ReportingCallback, is_log_step, log_scalars, task_of
+from wegeft_pl.callbacks.reporting import Report, ReportingCallback, is_log_step, log_scalars, task_of, total_over_ranks
 from wegeft_pl.callbacks.stopwatch import Stopwatch
 from wegeft_pl.tasks import BatchCount
 
@@ -56,10 +55,12 @@ class Throughput(ReportingCallback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Counts the batch, and logs where it is time."""
+        count = task_of(self, pl_module).count_batch(batch)
+        self._has_tokens = count.tokens is not None
         if not self._watch.running:
             self._warmed += 1
             return
-        self._add(task_of(self, pl_module).count_batch(batch))
+        self._add(count)
         if is_log_step(trainer):
             self._log(trainer)
 
@@ -79,12 +80,8 @@ class Throughput(ReportingCallback):
         """Adds up over ranks."""
         self._watch.stop()
         seconds = self._earlier_seconds + self._watch.seconds
-        sums = torch.tensor([self._samples, self._tokens, self._padded], dtype=torch.float32, device=pl_module.device)
-        total = trainer.strategy.reduce(sums, reduce_op="sum")
-        assert isinstance(total, Tensor)
-        samples, tokens, padded = (
-            total.tolist() if trainer.world_size > 1 else (self._samples, self._tokens, self._padded)
-        )
+        sums = (self._samples, self._tokens, self._padded)
+        samples, tokens, padded = (total_over_ranks(trainer, count) for count in sums)
         self._report = self._rates(seconds, samples, tokens)
         self._report["padding_share"] = 1 - tokens / padded if padded else None
 
@@ -105,10 +102,8 @@ class Throughput(ReportingCallback):
 
     def _add(self, count: BatchCount) -> None:
         self._samples += count.samples
-        if count.tokens is not None and count.padded_tokens is not None:
-            self._has_tokens = True
-            self._tokens += count.tokens
-            self._padded += count.padded_tokens
+        self._tokens += count.tokens or 0
+        self._padded += count.padded_tokens or 0
 
     def _log(self, trainer: Trainer) -> None:
         seconds = self._watch.read()

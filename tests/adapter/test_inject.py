@@ -74,6 +74,16 @@ def test_sharing_decides_owners_and_counts(llama: LlamaForCausalLM, sharing, cou
         assert isinstance(llama.get_submodule(prefix), Generator)
 
 
+def test_containers_that_run_their_children_still_run() -> None:
+    blocks = [nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4)) for _ in range(2)]
+    model = nn.Sequential(*blocks)
+    x = torch.randn(3, 4)
+    before = model(x)
+    adapter = inject(model, AdapterConfig(["0.0", "1.2"], rank=2, sharing="layer"))
+    assert {group.host for group in adapter.groups} == {""}  # not inside a block that would run it
+    assert torch.equal(model(x), before)
+
+
 def test_shared_means_shared(llama: LlamaForCausalLM) -> None:
     adapter = inject(llama, AdapterConfig(["q_proj"], rank=4))
     assert len({id(site.generator) for site in adapter.sites}) == 1

@@ -103,6 +103,21 @@ def test_the_resolved_recipe_is_a_recipe(cli, folder: Path) -> None:
     assert list(config) == ["seed_everything", "model", "data", "adapter", "optimizer", "lr_scheduler", "trainer"]
 
 
+def test_print_config_prints_a_recipe(cli, folder: Path) -> None:
+    printed = cli("fit", "--config", "my.yaml", "--adapter.rank", "5", "--run_dir", "x", "--print_config")
+    assert printed.code == 0
+    assert not (folder / "x").exists()
+    (folder / "printed.yaml").write_text(printed.out)
+    again = cli("fit", "--config", "printed.yaml", "--print_config")
+    assert again.out == printed.out
+
+
+def test_the_help_of_a_class(cli, folder: Path) -> None:
+    outcome = cli("fit", "--adapter.help", "tiny_recipe.Injector")
+    assert outcome.code == 0
+    assert "--adapter.init_args.rank RANK" in outcome.out or "--adapter.rank RANK" in outcome.out
+
+
 def test_a_shipped_recipe_by_its_bare_name_from_any_folder(cli, folder: Path, monkeypatch) -> None:
     monkeypatch.setattr("wegeft_pl.cli.names.shipped_folder", lambda: folder)
     elsewhere = folder / "elsewhere"

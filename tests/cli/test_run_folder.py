@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from wegeft_pl.cli.failure import UsageError
 from wegeft_pl.cli.run_folder import choose_run_folder, is_first_rank, recipe_name, write_config
+from wegeft_pl.cli.share_folder import ShareRunFolder
 
 
 def test_numbers_go_up(folder: Path) -> None:
@@ -55,6 +57,7 @@ def test_last_goes_on_from_the_folder(folder: Path) -> None:
 def test_last_without_run_dir_takes_the_newest(folder: Path) -> None:
     _saved(folder / "runs/my/version_2")
     saved = _saved(folder / "runs/my/version_10")
+    (folder / "runs/my/version_11").mkdir()  # a test run, which saves nothing
     assert choose_run_folder("fit", None, "last", "my", folder).checkpoint == saved
 
 
@@ -68,8 +71,10 @@ def test_last_starts_from_the_start_where_nothing_is_saved(cli, folder: Path) ->
 
 
 def test_last_needs_a_checkpoint_outside_fit(folder: Path) -> None:
-    with pytest.raises(UsageError, match=r"--ckpt_path last: no checkpoints/last.ckpt in .*; give --run_dir DIR"):
+    with pytest.raises(UsageError, match=r"last: no checkpoints/last.ckpt in any run of runs/my; give --run_dir DIR"):
         choose_run_folder("test", None, "last", "my", folder)
+    with pytest.raises(UsageError, match=r"last: no checkpoints/last.ckpt in run; give --run_dir DIR or a file"):
+        choose_run_folder("test", "run", "last", "my", folder)
 
 
 def test_a_checkpoint_of_the_folder_continues_it(folder: Path) -> None:
@@ -90,6 +95,14 @@ def test_other_ranks_create_nothing(folder: Path, monkeypatch: pytest.MonkeyPatc
     assert choose_run_folder("fit", "run", None, "my", folder).create() == folder / "run"
     choose_run_folder("fit", None, None, "my", folder).create()
     assert not (folder / "runs").exists()
+
+
+def test_every_rank_gets_the_folder_of_the_first() -> None:
+    sent: list[str] = []
+    strategy = SimpleNamespace(broadcast=lambda path: sent.append(path) or "/runs/of/rank0")
+    trainer = SimpleNamespace(default_root_dir="/runs/of/rank1", strategy=strategy)
+    ShareRunFolder().setup(trainer, None, "fit")  # type: ignore[arg-type]
+    assert (sent, trainer._default_root_dir) == (["/runs/of/rank1"], "/runs/of/rank0")
 
 
 def test_configs_of_earlier_runs_are_kept(tmp_path: Path) -> None:

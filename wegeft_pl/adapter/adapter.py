@@ -10,7 +10,7 @@ from torch.utils.hooks import RemovableHandle
 
 from wegeft_pl.adapter.config import AdapterConfig
 from wegeft_pl.adapter.fingerprint import Fingerprint, fingerprint_of
-from wegeft_pl.adapter.groups import OWNER, Group, register
+from wegeft_pl.adapter.groups import OWNER, Group, Owner, register
 from wegeft_pl.adapter.sites import Site
 from wegeft_pl.adapter.trained import TrainedModule
 
@@ -98,7 +98,7 @@ class Adapter:
         for group in self.groups:
             host = self.model.get_submodule(group.host)
             owner = dict(host.named_children()).get(OWNER)
-            if isinstance(owner, nn.ModuleDict):
+            if isinstance(owner, Owner):
                 del owner[group.key]
                 if not len(owner):
                     delattr(host, OWNER)

@@ -8,6 +8,7 @@ it gives every shared tensor exactly one key in a state dict.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -18,6 +19,17 @@ from wegeft_pl.adapter.targets import compile_expression, type_pattern
 from wegeft_pl.generators import Generator
 
 OWNER = "wegeft"
+
+
+class Owner(nn.ModuleDict):
+    """The module ``wegeft``: generators by group name.
+
+    Called only where the model's root is an nn.Sequential, which runs every child: then it passes its input on.
+    """
+
+    def forward(self, x: Any) -> Any:
+        """Returns ``x``."""
+        return x
 
 
 @dataclass(eq=False)
@@ -95,19 +107,25 @@ def group_names(layouts: dict[str, Layout], config: AdapterConfig) -> dict[str, 
     return groups
 
 
-def host_of(names: list[str]) -> str:
+def host_of(model: nn.Module, names: list[str]) -> str:
     """The innermost repeated block that holds all the layers, ``""`` for the model's root.
 
+    A block that is a container (nn.Sequential and its like) runs or lists all of its children, so it is no place for
+    one more; then the next block outside it is taken.
+
     Example:
-        >>> host_of(["model.layers.3.mlp.up_proj"]), host_of(["model.layers.3.up", "model.layers.4.up"])
-        ('model.layers.3', '')
+        >>> layer = type("Block", (nn.Module,), {})
+        >>> model = nn.ModuleDict({"layers": nn.ModuleList([layer(), layer()])})
+        >>> host_of(model, ["layers.1.up"]), host_of(model, ["layers.0.up", "layers.1.up"])
+        ('layers.1', '')
     """
     split = [name.split(".")[:-1] for name in names]
     shared = split[0]
     for parts in split[1:]:
         same = [a == b for a, b in zip(shared, parts, strict=False)]
         shared = shared[: same.index(False) if False in same else len(same)]
-    while shared and not shared[-1].isdigit():
+    containers = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+    while shared and (not shared[-1].isdigit() or isinstance(model.get_submodule(".".join(shared)), containers)):
         shared = shared[:-1]
     return ".".join(shared)
 
@@ -121,9 +139,9 @@ def register(model: nn.Module, group: Group) -> None:
     host = model.get_submodule(group.host)
     children = dict(host.named_children())
     if OWNER not in children:
-        host.add_module(OWNER, nn.ModuleDict())
+        host.add_module(OWNER, Owner())
     owner = host.get_submodule(OWNER)
-    assert isinstance(owner, nn.ModuleDict)
+    assert isinstance(owner, Owner)
     if group.key in owner:
         raise ValueError(f"two groups are both called {group.prefix}; rename a module or use a custom sharing")
     owner[group.key] = group.generator

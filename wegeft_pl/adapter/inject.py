@@ -66,7 +66,7 @@ def inject(model: nn.Module, config: AdapterConfig) -> Adapter:
         generator = generator_class(width, config.rank, config.zero, config.side)
         generator.float().to(device)
         sites = [Site(name, matched[name], layouts[name], generator, config) for name in names]
-        groups.append(Group(group_name, generator, host_of(names), sites))
+        groups.append(Group(group_name, generator, host_of(model, names), sites))
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     # A module inside another one that is trained in full is trained with it, once.

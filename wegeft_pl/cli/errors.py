@@ -111,14 +111,15 @@ def _dedent_rest(entry: str) -> str:
 def plain_types(expected: str) -> str:
     """Says types as a user says them.
 
-    >>> plain_types("<class 'int'>, <class 'NoneType'>")
+    >>> plain_types("<class 'NoneType'>, <class 'int'>")
     'int or null'
     >>> plain_types("list[str], <class 'pathlib.Path'>")
     'list[str] or Path'
     """
     expected = re.sub(r"<class '(?:[\w.]*\.)?(\w+)'>", r"\1", expected).replace("NoneType", "null")
     expected = re.sub(r"\b(?:\w+\.)+(\w+)", r"\1", expected)
-    return " or ".join(dict.fromkeys(_top_level_parts(expected)))
+    types = dict.fromkeys(_top_level_parts(expected))
+    return " or ".join(sorted(types, key=lambda name: name == "null"))
 
 
 def _top_level_parts(text: str) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NoReturn
 
 import yaml
+from jsonargparse import Namespace
 from jsonargparse._actions import ActionConfigFile
 from lightning.pytorch.cli import LightningArgumentParser
 
@@ -30,6 +31,12 @@ class RecipeParser(LightningArgumentParser):
         self.sources: list[RecipeSource] = []
         #: The recipe that is being read, None while options of the command line are.
         self.reading: RecipeSource | None = None
+
+    def dump(self, namespace: Namespace, *args: Any, **kwargs: Any) -> str:
+        """Writes a config as YAML: for a whole command only the sections, so that the text is itself a recipe."""
+        if self.exit_on_error:
+            namespace = Namespace({name: namespace[name] for name in SECTIONS if name in namespace})
+        return str(super().dump(namespace, *args, **kwargs))
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Ends parsing with the one line that says what is wrong.

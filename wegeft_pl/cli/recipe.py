@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from wegeft_pl.cli.commands import COMMANDS
 from wegeft_pl.cli.default_callbacks import CHECKPOINTING, NEED_ADAPTER, with_defaults
-from wegeft_pl.cli.explain import OWN_SECTIONS, SECTIONS
+from wegeft_pl.cli.explain import OWN_SECTIONS
 from wegeft_pl.cli.failure import UsageError
 from wegeft_pl.cli.parser import RecipeAction, RecipeParser
 from wegeft_pl.cli.quiet import silence_chatter
@@ -30,6 +30,8 @@ DEFAULT_SEED = 42
 
 #: The same as FineTuneTask's own default (a test compares them), here with a class that `--optimizer.lr` can refer to.
 DEFAULT_OPTIMIZER = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 2e-4, "weight_decay": 0.0}}
+
+_CLASS_HELP = "The options of a class: --model.help CLASS, --data.help CLASS, --adapter.help CLASS."
 
 #: Arguments of the Trainer's methods that a recipe's sections or an option of our own take the place of.
 _NOT_OPTIONS: set[str | int] = {
@@ -84,7 +86,8 @@ class RecipeCLI(LightningCLI):
             parser_class=RecipeParser,
             parser_kwargs={
                 "prog": f"wegeft_pl {command}",
-                "description": COMMANDS[command],
+                "usage": f"wegeft_pl {command} --config NAME [--config NAME ...] [--SECTION.OPTION VALUE ...]",
+                "description": f"{COMMANDS[command]}. {_CLASS_HELP}",
                 "dump_header": [f"written by wegeft_pl {__version__}"],
             },
             subclass_mode_model=True,
@@ -233,8 +236,7 @@ class RecipeCLI(LightningCLI):
 
     def resolved_recipe(self) -> str:
         """Returns the recipe with every value filled in, as YAML that is itself a recipe."""
-        sections = Namespace({name: self.config[name] for name in SECTIONS if name in self.config})
-        return str(self.parser.dump(sections, skip_unset=False, skip_validation=True))
+        return str(self.parser.dump(self.config, skip_unset=False, skip_validation=True))
 
     def at_start(self, path: str) -> Path:
         """Returns a path of the command line relative to where the process started."""

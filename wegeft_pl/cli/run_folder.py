@@ -112,18 +112,20 @@ def choose_run_folder(command: str, run_dir: str | None, ckpt_path: str | None, 
 
 
 def _continue_last(command: str, asked: Path | None, runs: Path) -> RunFolder:
-    folder = asked if asked is not None else _newest_version(runs)
-    if folder is not None and (folder / "checkpoints" / "last.ckpt").exists():
-        return RunFolder(folder, folder / "checkpoints" / "last.ckpt")
-    place = shown(folder if folder is not None else runs)
+    folder = asked if asked is not None else _newest_saved(runs)
+    if folder is not None and _last(folder).exists():
+        return RunFolder(folder, _last(folder))
     if command != "fit":
-        raise UsageError(
-            f"--ckpt_path last: no checkpoints/last.ckpt in {place}; give --run_dir DIR or a checkpoint file"
-        )
-    note = f"no checkpoint saved in {place} yet: starting from the start"
-    if folder is None:
-        return RunFolder(_next_version(runs), is_default=True, note=note)
-    return RunFolder(folder, note=note)
+        place = shown(asked) if asked is not None else f"any run of {shown(runs)}"
+        raise UsageError(f"--ckpt_path last: no checkpoints/last.ckpt in {place}; give --run_dir DIR or a file")
+    note = f"no checkpoint saved in {shown(asked if asked is not None else runs)} yet: starting from the start"
+    if asked is not None:
+        return RunFolder(asked, note=note)
+    return RunFolder(_next_version(runs), is_default=True, note=note)
+
+
+def _last(folder: Path) -> Path:
+    return folder / "checkpoints" / "last.ckpt"
 
 
 def _versions(runs: Path) -> dict[int, Path]:
@@ -137,9 +139,10 @@ def _next_version(runs: Path) -> Path:
     return runs / f"version_{max(_versions(runs), default=-1) + 1}"
 
 
-def _newest_version(runs: Path) -> Path | None:
-    versions = _versions(runs)
-    return versions[max(versions)] if versions else None
+def _newest_saved(runs: Path) -> Path | None:
+    """Returns the newest run that saved a checkpoint; scoring runs, which save none, lie between them."""
+    saved = {number: path for number, path in _versions(runs).items() if _last(path).exists()}
+    return saved[max(saved)] if saved else None
 
 
 def write_config(folder: Path, command: str, text: str) -> Path:

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_run import SmallData, make_batch, make_task, make_trainer
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from wegeft_pl.adapter.storage import read_json
+from wegeft_pl.callbacks import AdapterMerge, AdapterSaver
+from wegeft_pl.tasks import CausalLMTask, FineTuneTask
+
+
+def fit(folder: Path, root: Path, merge: AdapterMerge, **fields: Any) -> CausalLMTask:
+    task = make_task(folder, **fields)
+    make_trainer(root, AdapterSaver(), merge).fit(task, datamodule=SmallData())
+    return task
+
+
+def logits(model: nn.Module) -> Tensor:
+    with torch.no_grad():
+        return model.eval()(input_ids=make_batch(0, 4)["input_ids"]).logits
+
+
+def test_merged_folder_gives_the_adapters_logits(folder: Path, root: Path) -> None:
+    merge = AdapterMerge()
+    task = fit(folder, root, merge)
+    merged = AutoModelForCausalLM.from_pretrained(root / "merged")
+    base = AutoModelForCausalLM.from_pretrained(folder)
+    torch.testing.assert_close(logits(merged), logits(task.model), rtol=0, atol=1e-5)
+    assert (logits(base) - logits(task.model)).abs().max() > 1e-2
+    assert AutoTokenizer.from_pretrained(root / "merged").vocab_size == task.tokenizer.vocab_size
+    report = read_json(root / "merged" / "merge_report.json")
+    assert [layer["name"] for layer in report["layers"]] == [site.name for site in task.adapter.sites]  # type: ignore[union-attr]
+    assert report["max_output_difference"] < 1e-4
+    assert merge.report()["paths"] == {"merged": str(root / "merged")}
+    assert merge.report()["merge"]["worst_rounding_loss"] < 1e-5
+    assert not list(root.glob(".*"))
+
+
+@pytest.mark.parametrize("dtype", ["base", "float32"])
+def test_the_live_model_is_restored_bit_for_bit(folder: Path, root: Path, dtype: Any) -> None:
+    class Watches(AdapterMerge):
+        def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+            self.before = {name: tensor.clone() for name, tensor in pl_module.state_dict().items()}
+            self.modes = [module.training for module in pl_module.modules()]
+            self.random = torch.get_rng_state()
+            with pytest.warns(UserWarning, match="merged model: rounding took") if dtype == "base" else nothing():
+                super().on_train_end(trainer, pl_module)
+
+    merge = Watches(dtype=dtype)
+    task = fit(folder, root, merge, dtype="bfloat16")
+    after = task.state_dict()
+    assert after.keys() == merge.before.keys()
+    for name, tensor in merge.before.items():
+        assert after[name].dtype == tensor.dtype
+        assert torch.equal(after[name], tensor)
+    assert [module.training for module in task.modules()] == merge.modes
+    assert torch.equal(torch.get_rng_state(), merge.random)
+    assert task.adapter is not None
+    assert task.adapter.state == "attached"
+    merged = AutoModelForCausalLM.from_pretrained(root / "merged")
+    assert merged.dtype == (torch.float32 if dtype == "float32" else torch.bfloat16)
+
+
+def nothing() -> Any:
+    from contextlib import nullcontext
+
+    return nullcontext()
+
+
+def test_a_second_fit_replaces_the_folder(folder: Path, root: Path) -> None:
+    fit(folder, root, AdapterMerge())
+    (root / "merged" / "old.txt").write_text("old")
+    fit(folder, root, AdapterMerge())
+    assert not (root / "merged" / "old.txt").exists()
+    assert (root / "merged" / "model.safetensors").exists()
+
+
+class DiskFull(CausalLMTask):
+    def save_merged(self, directory: Path) -> None:
+        directory.mkdir()
+        (directory / "half").write_text("half")
+        raise OSError("no space left on device")
+
+
+def test_a_failed_write_loses_nothing(folder: Path, root: Path) -> None:
+    task = DiskFull(str(folder), generate=False)
+    trainer = make_trainer(root, AdapterSaver(), AdapterMerge())
+    with pytest.raises(OSError, match=r"could not write the merged model .*no space left.*the adapter itself is saved"):
+        trainer.fit(task, datamodule=SmallData())
+    assert (root / "adapter" / "adapter.safetensors").exists()
+    assert not (root / "merged").exists()
+    assert not list(root.glob(".*"))
+    assert task.adapter is not None
+    assert task.adapter.state == "attached"
+
+
+class NoFormat(FineTuneTask):
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.ModuleDict({"q_proj": nn.Linear(2, 2), "down_proj": nn.Linear(2, 2)})
+
+
+def test_a_task_that_cannot_save_is_refused_before_training(root: Path) -> None:
+    message = "NoFormat does not say how to save a merged backbone; override save_merged, or switch merging off"
+    with pytest.raises(ValueError, match=message):
+        make_trainer(root, AdapterMerge()).fit(NoFormat(), datamodule=SmallData())
+    AdapterMerge(enabled=False).setup(make_trainer(root), NoFormat(), "fit")
+
+
+def test_disabled_and_fast_dev_run_write_nothing(folder: Path, root: Path) -> None:
+    merge = AdapterMerge(enabled=False)
+    make_trainer(root, merge, max_steps=1).fit(make_task(folder), datamodule=SmallData())
+    make_trainer(root, AdapterMerge(), fast_dev_run=True, max_epochs=None).fit(
+        make_task(folder), datamodule=SmallData()
+    )
+    assert merge.report() == {}
+    assert list(root.iterdir()) == []
+
+
+def test_unknown_dtype() -> None:
+    with pytest.raises(ValueError, match="dtype must be base or float32, got 'int8'"):
+        AdapterMerge(dtype="int8")  # type: ignore[arg-type]

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lightning.pytorch import Callback
+from small_run import SmallData, make_task, make_trainer, scalars
+
+from wegeft_pl.callbacks import AdapterCheckpoint, Throughput
+
+
+class Slow(Callback):
+    """Makes everything slow that is not training, and training slow by a known time."""
+
+    def on_train_batch_start(self, *args: Any) -> None:
+        time.sleep(0.02)
+
+    def on_validation_start(self, *args: Any) -> None:
+        time.sleep(1.0)
+
+    def on_save_checkpoint(self, *args: Any) -> None:
+        time.sleep(1.0)
+
+
+def test_counts_tokens_without_padding_and_time_without_validation(folder: Path, root: Path) -> None:
+    throughput = Throughput(warmup_batches=2)
+    callbacks = (throughput, Slow(), AdapterCheckpoint(every_n_train_steps=4))
+    trainer = make_trainer(root, *callbacks, tensorboard=True, enable_checkpointing=True, val_check_interval=4)
+    trainer.fit(make_task(folder, generate=False), datamodule=SmallData())
+    report = throughput.report()["throughput"]
+    state = throughput.state_dict()
+    assert state["samples"] == 6 * 4  # eight batches, two of them warm-up
+    assert state["tokens"] == 6 * (4 * 12 - 3)
+    assert state["padded"] == 6 * 4 * 12
+    assert 6 * 0.02 <= state["seconds"] < 1.0
+    assert report["tokens_per_second"] == pytest.approx(state["tokens"] / state["seconds"])
+    assert report["samples_per_second"] == pytest.approx(state["samples"] / state["seconds"])
+    assert report["padding_share"] == pytest.approx(3 / 48)
+    assert len(scalars(root)["throughput/tokens_per_second"]) == 3
+
+
+def test_a_resumed_run_reports_all_of_its_training() -> None:
+    first, second = Throughput(), Throughput()
+    first.load_state_dict({"seconds": 2.0, "has_tokens": True, "samples": 4, "tokens": 40, "padded": 50})
+    second.load_state_dict(first.state_dict())
+    assert second.state_dict() == first.state_dict()
+
+
+def test_a_run_within_the_warm_up_has_no_rate(folder: Path, root: Path) -> None:
+    throughput = Throughput(warmup_batches=3)
+    make_trainer(root, throughput, max_steps=2).fit(make_task(folder), datamodule=SmallData())
+    report = throughput.report()["throughput"]
+    assert report == {"tokens_per_second": None, "samples_per_second": None, "padding_share": None}
+
+
+def test_negative_warm_up() -> None:
+    with pytest.raises(ValueError, match="warmup_batches must not be negative, got -1"):
+        Throughput(warmup_batches=-1)

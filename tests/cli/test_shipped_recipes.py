@@ -1,0 +1,61 @@
+"""The recipes that come with the package: every one parses, and one runs with everything a real run has."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from wegeft_pl.cli.main import main
+from wegeft_pl.cli.names import shipped_recipes
+from wegeft_pl.cli.plan_recipe import PlanCLI
+from wegeft_pl.cli.source import read_source
+
+OVERLAYS = [name for name, path in shipped_recipes().items() if not read_source(path).has(["model"])]
+RECIPES = [name for name in shipped_recipes() if name not in OVERLAYS]
+
+
+@pytest.fixture
+def parsed(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(PlanCLI, "instantiate_classes", lambda self: None)
+    monkeypatch.setattr(PlanCLI, "after_instantiate_classes", lambda self: None)
+    return lambda *names: PlanCLI([part for name in names for part in ("--config", name)]).config
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_parses(parsed, name: str) -> None:
+    assert parsed(name).adapter is not None
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_overlay_composes(parsed, name: str, overlay: str) -> None:
+    config = parsed(name, overlay)
+    assert config.model == parsed(name).model
+
+
+def test_smoke_takes_two_steps_without_a_logger(parsed) -> None:
+    trainer = parsed(RECIPES[0], "smoke").trainer
+    assert (trainer.max_steps, trainer.logger, trainer.callbacks) == (2, False, [])
+
+
+@pytest.mark.slow
+def test_the_headline_recipe_runs_resumes_and_scores_on_real_data(
+    folder: Path, shared: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [
+        "--config", "llama_gsm8k", "--config", "smoke", "--run_dir", "run", "--model.dtype", "float32",
+        "--trainer.precision", "32-true", "--model.max_new_tokens", "4", "--data.eval_batch_size", "2",
+        "--model.backbone", str(shared / "weights" / "stories260K"), "--data.path", str(shared / "data/text/gsm8k"),
+        "--trainer.enable_progress_bar", "false",
+    ]  # fmt: skip
+    assert main(["fit", *arguments]) == 0, capsys.readouterr().err
+    written = {path.name for path in (folder / "run").iterdir()}
+    assert written >= {"config.yaml", "run.json", "adapter", "checkpoints", "merged"}
+    assert main(["fit", *arguments]) == 2
+    assert "already holds a run" in capsys.readouterr().err
+    assert main(["fit", *arguments, "--ckpt_path", "last", "--trainer.max_steps", "3"]) == 0, capsys.readouterr().err
+    scoring = ["--config", "run/config.yaml", "--adapter_path", "run/adapter", "--run_dir", "scores"]
+    assert main(["test", *scoring]) == 0, capsys.readouterr().err
+    assert "metrics" in json.loads((folder / "scores" / "run.json").read_text())
