@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from rich.console import Console
-from rich.progress import track
 
 from wegeft_pl.accounting import preserved_modes
 from wegeft_pl.callbacks.predictions import PredictionFile
@@ -26,6 +26,9 @@ from wegeft_pl.callbacks.reporting import (
 from wegeft_pl.callbacks.sample_writer import FOLDER
 from wegeft_pl.callbacks.wording import scores_text
 from wegeft_pl.tasks import Evaluation, FineTuneTask
+
+#: A long evaluation says how far it is this often.
+SECONDS_BETWEEN_LINES = 15.0
 
 
 class BeforeAfter(ReportingCallback):
@@ -114,12 +117,16 @@ class BeforeAfter(ReportingCallback):
     ) -> tuple[int, list[dict[str, Any]]]:
         path = run_folder(trainer) / FOLDER / f"{when}.jsonl"
         file = None if is_trial(trainer) else PredictionFile(path, trainer.global_rank)
-        samples = 0
-        for batch in self._progress(trainer, self._batches(trainer, task), when):
-            samples += task.count_batch(batch).samples
+        samples, said = 0, time.monotonic()
+        for batch in self._batches(trainer, task):
             predictions = evaluation.update(trainer.strategy.batch_to_device(batch, task.device))
             if file is not None:
                 file.add(predictions)
+            samples += task.count_batch(batch).samples
+            if trainer.is_global_zero and time.monotonic() - said > SECONDS_BETWEEN_LINES:
+                # Lines, not a bar: Lightning's own bar is on the screen already, and logs are read too.
+                Console().print(f"{when}: {samples * trainer.world_size:,} samples scored so far", highlight=False)
+                said = time.monotonic()
         rows = [] if file is None else file.join(trainer)
         if rows:
             self._paths[when] = str(path)
@@ -151,12 +158,6 @@ class BeforeAfter(ReportingCallback):
         if isinstance(allowed, int):
             return allowed
         return None if allowed == 1.0 else int(allowed * len(loader))
-
-    def _progress(self, trainer: Trainer, batches: Iterator[Any], when: str) -> Iterable[Any]:
-        console = Console()
-        if trainer.progress_bar_callback is None or not trainer.is_global_zero or not console.is_terminal:
-            return batches
-        return track(batches, f"scoring {when}", console=console, transient=True)
 
 
 def _datamodule(trainer: Trainer) -> object:

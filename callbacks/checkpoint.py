@@ -14,7 +14,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_warn
 
-from wegeft_pl.callbacks.reporting import Report, ReportingCallback, run_folder
+from wegeft_pl.callbacks.reporting import Report, ReportingCallback, is_trial, run_folder
 
 
 class AdapterCheckpoint(ModelCheckpoint, ReportingCallback):
@@ -79,6 +79,11 @@ class AdapterCheckpoint(ModelCheckpoint, ReportingCallback):
         super().on_train_epoch_end(trainer, pl_module)
         if not self._should_skip_saving_checkpoint(trainer):
             self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Saves where nothing was saved yet; Lightning would do so in a ``fast_dev_run`` too."""
+        if not is_trial(trainer):
+            super().on_train_end(trainer, pl_module)
 
     def report(self) -> Report:
         """``paths.checkpoints``, and ``paths.best_checkpoint`` where a value is monitored."""

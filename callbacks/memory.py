@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from wegeft_pl.accounting import estimate_memory, gradient_bytes, state_bytes, weight_bytes
-from wegeft_pl.callbacks.reporting import Report, ReportingCallback, is_log_step, log_scalars, task_of
+from wegeft_pl.callbacks.reporting import Report, ReportingCallback, is_log_step, is_sharded, log_scalars, task_of
 from wegeft_pl.tasks import FineTuneTask
 
 #: What ``peak`` is, by kind of device.
@@ -31,7 +31,8 @@ class MemoryAccounting(ReportingCallback):
 
     Weights, gradients and optimiser state are counted from the tensors that exist. On CUDA the activations are the
     allocator's peak minus those; on a CPU they cannot be told from the process and stay null. The estimate is made at
-    the end, for the largest batch that was seen. Logs ``memory/*`` every ``trainer.log_every_n_steps``.
+    the end, for the largest batch that was seen. Logs ``memory/*`` every ``trainer.log_every_n_steps``. Numbers are
+    those of the first rank's device.
     """
 
     def __init__(self) -> None:
@@ -81,9 +82,10 @@ class MemoryAccounting(ReportingCallback):
         """Counts the optimiser's state and estimates the memory of the largest batch."""
         self._count_optimizer(trainer)
         task = task_of(self, pl_module)
-        if self._largest is not None:
+        if self._largest is not None and not is_sharded(trainer):
+            # Sharded parameters are no plain tensors; `plan` estimates for any number of devices.
             self._estimate = self._estimated(task)
-            self._largest = None
+        self._largest = None
 
     def report(self) -> Report:
         """``memory_bytes``: parts and peak, the estimate of the same, and what was measured."""

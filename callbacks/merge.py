@@ -11,7 +11,6 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
@@ -19,7 +18,15 @@ from torch import Tensor, nn
 from wegeft_pl.accounting import preserved_modes
 from wegeft_pl.adapter import Adapter, MergeReport, merge, unmerge
 from wegeft_pl.adapter.storage import write_json
-from wegeft_pl.callbacks.reporting import Report, ReportingCallback, adapter_in, is_trial, run_folder, task_of
+from wegeft_pl.callbacks.reporting import (
+    Report,
+    ReportingCallback,
+    adapter_in,
+    is_sharded,
+    is_trial,
+    run_folder,
+    task_of,
+)
 from wegeft_pl.tasks import FineTuneTask
 
 #: The folder's name in the run folder, and the report's in it.
@@ -67,7 +74,7 @@ class AdapterMerge(ReportingCallback):
                 f"{type(task).__name__} does not say how to save a merged backbone; override save_merged, or switch "
                 "merging off with wegeft_pl.callbacks.AdapterMerge and enabled: false"
             )
-        if _is_sharded(trainer):
+        if is_sharded(trainer):
             rank_zero_info(
                 f"AdapterMerge: {type(trainer.strategy).__name__} spreads the weights, so nothing is merged "
                 "at the end; run python -m wegeft_pl merge afterwards"
@@ -75,7 +82,7 @@ class AdapterMerge(ReportingCallback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Merges on rank 0; the others wait."""
-        if not self.enabled or is_trial(trainer) or _is_sharded(trainer):
+        if not self.enabled or is_trial(trainer) or is_sharded(trainer):
             return
         if trainer.is_global_zero:
             self._merge(trainer, task_of(self, pl_module), adapter_in(self, pl_module))
@@ -90,12 +97,12 @@ class AdapterMerge(ReportingCallback):
         building = folder.with_name(f".{FOLDER}.tmp")
         shutil.rmtree(building, ignore_errors=True)
         with isolate_rng(), preserved_modes(task):
-            probe = self._probe(trainer, task)
             dtypes = {name: tensor.dtype for name, tensor in _tensors(backbone)}
             try:
-                report = merge(backbone, adapter, keep_base=True, probe=probe, dtype=self._merged_dtype())
                 if self.dtype == "float32":
+                    # All of it: from_pretrained gives a model one dtype. The way back is exact.
                     backbone.float()
+                report = merge(backbone, adapter, keep_base=True, probe=self._probe(trainer, task))
                 task.save_merged(building)
                 write_json(building / REPORT, report.to_dict())
             except OSError as error:
@@ -105,9 +112,9 @@ class AdapterMerge(ReportingCallback):
                 ) from error
             finally:
                 if adapter.state == "merged":
-                    for name, tensor in _tensors(backbone):
-                        tensor.data = tensor.data.to(dtypes[name])
                     unmerge(backbone, adapter)
+                for name, tensor in _tensors(backbone):
+                    tensor.data = tensor.data.to(dtypes[name])
                 if not (building / REPORT).exists():
                     shutil.rmtree(building, ignore_errors=True)
         if folder.exists():
@@ -122,9 +129,6 @@ class AdapterMerge(ReportingCallback):
         self._report = {"merge": short, "paths": {"merged": str(folder)}}
         for warning in report.warnings:
             rank_zero_warn(f"merged model: {warning}")
-
-    def _merged_dtype(self) -> torch.dtype | None:
-        return torch.float32 if self.dtype == "float32" else None
 
     def _probe(self, trainer: Trainer, task: FineTuneTask) -> Callable[[], Tensor] | None:
         batch = _first_batch(trainer)
@@ -151,7 +155,3 @@ def _first_batch(trainer: Trainer) -> Any:
 
 def _tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
     return [*module.named_parameters(), *module.named_buffers()]
-
-
-def _is_sharded(trainer: Trainer) -> bool:
-    return isinstance(trainer.strategy, (ModelParallelStrategy, FSDPStrategy, DeepSpeedStrategy))

@@ -27,16 +27,16 @@ class PredictionFile:
     def __init__(self, path: Path, rank: int) -> None:
         self.path = path
         self.rank = rank
-        self.count = 0
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._part(rank).write_text("", encoding="utf-8")
+        # What a killed run left under this name is not this run's.
+        self._part(rank).unlink(missing_ok=True)
 
     def add(self, predictions: Iterable[Prediction]) -> None:
         """Appends to this rank's part."""
         lines = [json.dumps(prediction.to_dict(), ensure_ascii=False) + "\n" for prediction in predictions]
-        self.count += len(lines)
-        with open(self._part(self.rank), "a", encoding="utf-8") as part:
-            part.writelines(lines)
+        if lines:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with open(self._part(self.rank), "a", encoding="utf-8") as part:
+                part.writelines(lines)
 
     def join(self, trainer: Trainer) -> list[dict[str, Any]]:
         """Puts all ranks' parts into one file, in the order of ids, each id once (samplers repeat some).
@@ -49,7 +49,7 @@ class PredictionFile:
         trainer.strategy.barrier("predictions written")
         rows: dict[int, dict[str, Any]] = {}
         if trainer.is_global_zero:
-            parts = [self._part(rank) for rank in range(trainer.world_size)]
+            parts = [part for rank in range(trainer.world_size) if (part := self._part(rank)).exists()]
             for part in parts:
                 with open(part, encoding="utf-8") as lines:
                     for line in lines:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from torch import Tensor
 
 from wegeft_pl.adapter import Adapter
@@ -47,6 +48,11 @@ def is_trial(trainer: Trainer) -> bool:
 def is_log_step(trainer: Trainer) -> bool:
     """Whether ``trainer.log_every_n_steps`` says that it is time."""
     return trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+
+
+def is_sharded(trainer: Trainer) -> bool:
+    """Whether the strategy spreads the weights, so that no process has a whole model."""
+    return isinstance(trainer.strategy, (ModelParallelStrategy, FSDPStrategy, DeepSpeedStrategy))
 
 
 def task_of(callback: Callback, pl_module: LightningModule) -> FineTuneTask:

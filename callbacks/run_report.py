@@ -98,9 +98,14 @@ class RunReport(ReportingCallback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Writes what is known of a run that failed, if it got as far as having a model."""
-        if trainer.is_global_zero and not is_trial(trainer) and run_folder(trainer).is_dir():
-            self._about = self._describe(trainer, pl_module) | {"error": f"{type(exception).__name__}: {exception}"}
-            self._write(trainer, in_order(collect(trainer)))
+        path = run_folder(trainer) / FILE
+        if not trainer.is_global_zero or is_trial(trainer) or not path.parent.is_dir():
+            return
+        # Nothing here may fail in turn and hide the error: no tokenizer, no data.
+        self._about = self._describe(trainer) | {"error": f"{type(exception).__name__}: {exception}"}
+        # A resumed run that fails at once must not wipe out what the first part reported.
+        kept = read_json(path) if path.exists() else {}
+        write_json(path, in_order(merged(kept, collect(trainer))))
 
     def report(self) -> Report:
         """``seconds``, ``seed``, ``versions``, ``data``, ``decoding`` and the run's own ``paths``."""
@@ -126,14 +131,14 @@ class RunReport(ReportingCallback):
     def _finish(self, trainer: Trainer, pl_module: LightningModule, scores: Report) -> None:
         if not trainer.is_global_zero:
             return
-        self._about = self._describe(trainer, pl_module)
+        self._about = self._describe(trainer) | self._settings(trainer, pl_module)
         content = in_order(merged(collect(trainer), scores))
         if not is_trial(trainer):
             content = self._write(trainer, content)
         if self.summary:
             print_summary(content)
 
-    def _describe(self, trainer: Trainer, pl_module: LightningModule) -> Report:
+    def _describe(self, trainer: Trainer) -> Report:
         root = run_folder(trainer)
         paths = {"run": str(root), "run_report": str(root / FILE)}
         if (root / "config.yaml").exists():
@@ -141,7 +146,7 @@ class RunReport(ReportingCallback):
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 paths["tensorboard"] = str(logger.log_dir)
-        about: Report = {
+        return {
             "command": str(trainer.state.fn.value) if trainer.state.fn is not None else None,
             "seconds": self._seconds(),
             "steps": trainer.global_step,
@@ -149,6 +154,9 @@ class RunReport(ReportingCallback):
             "versions": versions(trainer),
             "seed": seed(),
         }
+
+    def _settings(self, trainer: Trainer, pl_module: LightningModule) -> Report:
+        about: Report = {}
         datamodule = getattr(trainer, "datamodule", None)  # present only once one was passed
         if isinstance(datamodule, DescribesItself):
             about["data"] = datamodule.describe()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 from pathlib import Path
@@ -63,7 +64,8 @@ def next_commands(content: dict[str, Any]) -> list[str]:
             recipe, adapter = shlex.quote(paths["config"]), shlex.quote(paths["adapter"])
             commands.append(f"python -m wegeft_pl test --config {recipe} --adapter_path {adapter}")
         if "merged" in paths:
-            load = f"from transformers import AutoModelForCausalLM as A; A.from_pretrained({paths['merged']!r})"
+            folder = json.dumps(paths["merged"], ensure_ascii=False)  # double quotes: the shell's are single ones
+            load = f"from transformers import AutoModelForCausalLM as A; A.from_pretrained({folder})"
             commands.append(f"python -c {shlex.quote(load)}")
     if "tensorboard" in paths:
         commands.append(f"tensorboard --logdir {shlex.quote(paths['tensorboard'])}")
@@ -91,7 +93,10 @@ def _facts(content: dict[str, Any]) -> Table:
     for name, unit in (("tokens_per_second", "tokens"), ("images_per_second", "images")):
         if throughput.get(name) is not None:
             padding = throughput.get("padding_share")
-            note = f" (without padding, which is {100 * padding:.0f} % of a batch)" if padding else ""
+            # Less is a last short window, not worth a word.
+            note = (
+                f" (without padding, which is {100 * padding:.0f} % of a batch)" if padding and padding > 0.01 else ""
+            )
             grid.add_row("speed", f"{throughput[name]:,.0f} {unit} per second{note}")
     memory = content.get("memory_bytes")
     if memory:

@@ -91,7 +91,7 @@ class Throughput(ReportingCallback):
 
     def state_dict(self) -> dict[str, Any]:
         """The sums, so that a resumed run reports all of its training."""
-        seconds = self._earlier_seconds + self._watch.seconds
+        seconds = self._earlier_seconds + self._watch.read()  # Lightning asks before it calls on_save_checkpoint
         sums = {"samples": self._samples, "tokens": self._tokens, "padded": self._padded}
         return {"seconds": seconds, "has_tokens": self._has_tokens, **sums}
 

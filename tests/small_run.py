@@ -73,8 +73,8 @@ class SmallData(LightningDataModule):
 
 
 def loader(batches: list[Batch]) -> DataLoader:
-    # 16 workers would not make it faster; Lightning advises them all the same unless shuffling is out of question.
-    return DataLoader(batches, batch_size=None, num_workers=0)  # type: ignore[arg-type]
+    """Batches as they are."""
+    return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
 
 
 def make_task(folder: Path, **fields: Any) -> CausalLMTask:
@@ -90,6 +90,8 @@ def injector(**fields: Any) -> WeGeFTInjector:
 def make_trainer(folder: Path, *callbacks: Callback, tensorboard: bool = False, **fields: Any) -> Trainer:
     logger = TensorBoardLogger(folder, name="tensorboard", version="") if tensorboard else False
     settings: dict[str, Any] = {
+        "accelerator": "cpu",
+        "devices": 1,
         "max_epochs": 1,
         "logger": logger,
         "log_every_n_steps": 2,
@@ -99,9 +101,7 @@ def make_trainer(folder: Path, *callbacks: Callback, tensorboard: bool = False, 
         "num_sanity_val_steps": 0,
         "use_distributed_sampler": False,
     }
-    return Trainer(
-        accelerator="cpu", devices=1, default_root_dir=folder, callbacks=[injector(), *callbacks], **(settings | fields)
-    )
+    return Trainer(default_root_dir=folder, callbacks=[injector(), *callbacks], **(settings | fields))
 
 
 def scalars(folder: Path) -> dict[str, list[float]]:

@@ -105,7 +105,9 @@ def test_packaging_lists_every_package_on_disk() -> None:
 def test_init_files_only_export() -> None:
     for path in [*PACKAGE.rglob("__init__.py")]:
         for node in ast.parse(path.read_text()).body:
-            assert isinstance(node, (ast.Expr, ast.Import, ast.ImportFrom, ast.Assign)), f"{path} does more than export"
+            lazily = isinstance(node, (ast.If, ast.FunctionDef)) and path.parent == PACKAGE  # the package's __getattr__
+            plain = isinstance(node, (ast.Expr, ast.Import, ast.ImportFrom, ast.Assign))
+            assert plain or lazily, f"{path} does more than export"
 
 
 def test_callbacks_have_one_name() -> None:

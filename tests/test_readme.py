@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 from pathlib import Path
@@ -35,7 +36,7 @@ def test_every_command_exists_and_every_recipe_ships() -> None:
     assert len(ours) > 8
     for words in ours:
         assert words[3] in COMMANDS, words
-        for name, value in zip(words, words[1:], strict=False):
+        for name, value in itertools.pairwise(words):
             if name == "--config" and "/" not in value:
                 assert (ROOT / "configs" / value).is_file(), value
 

@@ -44,7 +44,5 @@ def test_fast_dev_run_writes_nothing(folder: Path, root: Path) -> None:
 
 
 def test_other_modules_are_refused_at_once(root: Path) -> None:
-    with pytest.raises(
-        ValueError, match="AdapterSaver needs a task derived from wegeft_pl.tasks.FineTuneTask, got Lig"
-    ):
+    with pytest.raises(ValueError, match=r"AdapterSaver needs a task derived from wegeft_pl.tasks.FineTuneTask"):
         AdapterSaver().setup(make_trainer(root), LightningModule(), "fit")

@@ -54,8 +54,13 @@ def test_a_loss_that_needs_values_costs_the_estimate_only(folder: Path, root: Pa
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-def test_cuda_peak_is_near_the_estimate(folder: Path, root: Path) -> None:
-    accounting, task = MemoryAccounting(), make_task(folder)
-    trainer = make_trainer(root, accounting)
-    trainer.fit(task, datamodule=SmallData())
-    assert accounting.report()["memory_bytes"]["activations"] is None or task.device.type == "cuda"
+def test_cuda_peak_is_split_and_near_the_estimate(folder: Path, root: Path) -> None:
+    accounting = MemoryAccounting()
+    make_trainer(root, accounting, accelerator="gpu").fit(make_task(folder), datamodule=SmallData())
+    report = accounting.report()["memory_bytes"]
+    assert report["measured"].startswith("most bytes allocated by torch")
+    assert report["reserved"] >= report["peak"]
+    parts = (report[part] for part in ("weights", "gradients", "optimizer", "activations"))
+    assert report["peak"] == sum(parts)
+    # The allocator rounds every tensor up to 512 bytes, and these are tiny; kernels' workspaces come on top.
+    assert report["activations"] > 0.5 * report["estimate"]["activations"]

@@ -9,5 +9,5 @@ def test_a_reporting_callback_must_report() -> None:
     class Silent(ReportingCallback):
         pass
 
-    with pytest.raises(TypeError, match="abstract method '?report"):
+    with pytest.raises(TypeError, match=r"abstract method '?report"):
         Silent()  # type: ignore[abstract]

@@ -121,6 +121,22 @@ def test_a_failed_run_leaves_what_is_known(folder: Path, root: Path) -> None:
     assert content["parameters"]["trainable"] == 320
 
 
+def test_a_resumed_run_that_fails_keeps_the_first_part(folder: Path, root: Path) -> None:
+    make_trainer(root, BeforeAfter(), RunReport()).fit(make_task(folder), datamodule=SmallData())
+    scores = read_json(root / "run.json")["metrics"]
+    with pytest.raises(RuntimeError, match="cable"):
+        make_trainer(root, Fails(), RunReport()).fit(make_task(folder), datamodule=SmallData())
+    content = read_json(root / "run.json")
+    assert content["metrics"] == scores
+    assert content["error"] == "RuntimeError: the cable was pulled"
+
+
+def test_an_error_before_there_is_a_model_is_not_hidden(tmp_path: Path, root: Path) -> None:
+    with pytest.raises(ValueError, match="does not exist"):
+        make_trainer(root, RunReport()).fit(make_task(tmp_path / "nothing" / "here"), datamodule=SmallData())
+    assert "does not exist" in read_json(root / "run.json")["error"]
+
+
 def test_fast_dev_run_prints_and_writes_nothing(folder: Path, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trainer = make_trainer(root, *everything(), fast_dev_run=True, max_epochs=None, enable_checkpointing=True)
     trainer.fit(make_task(folder), datamodule=SmallData())

@@ -31,18 +31,20 @@ def test_every_validation_writes_a_file(folder: Path, root: Path, capsys: pytest
     assert "question 1" not in printed
 
 
-def test_test_and_predict(folder: Path, root: Path) -> None:
-    writer, task = SampleWriter(num_console=0), make_task(folder)
-    trainer = make_trainer(root, writer)
-    trainer.test(task, datamodule=SmallData(), verbose=False)
+def test_testing(folder: Path, root: Path) -> None:
+    writer = SampleWriter(num_console=0)
+    make_trainer(root, writer).test(make_task(folder), datamodule=SmallData(), verbose=False)
     assert len(rows(root / "predictions" / "test-step0.jsonl")) == 8
     assert [row["id"] for row in writer.report()["samples"]] == [0, 1, 2]
 
-    class Asks(SmallData):
-        def predict_dataloader(self) -> Any:
-            return self.test_dataloader()
 
-    trainer.predict(task, datamodule=Asks())
+class Asks(SmallData):
+    def predict_dataloader(self) -> Any:
+        return self.test_dataloader()
+
+
+def test_prediction(folder: Path, root: Path) -> None:
+    make_trainer(root, SampleWriter(num_console=0)).predict(make_task(folder), datamodule=Asks())
     assert len(rows(root / "predictions" / "predict-step0.jsonl")) == 8
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from lightning.pytorch import Callback
 from small_run import SmallData, make_task, make_trainer, scalars
 
@@ -46,6 +47,16 @@ def test_a_resumed_run_reports_all_of_its_training() -> None:
     first.load_state_dict({"seconds": 2.0, "has_tokens": True, "samples": 4, "tokens": 40, "padded": 50})
     second.load_state_dict(first.state_dict())
     assert second.state_dict() == first.state_dict()
+
+
+def test_the_state_in_a_checkpoint_has_time_and_tokens_of_the_same_batches(folder: Path, root: Path) -> None:
+    callbacks = (Throughput(warmup_batches=0), Slow(), AdapterCheckpoint(every_n_train_steps=3, save_top_k=-1))
+    trainer = make_trainer(root, *callbacks, enable_checkpointing=True, log_every_n_steps=100, max_steps=3)
+    trainer.fit(make_task(folder, generate=False), datamodule=SmallData())
+    path = root / "checkpoints" / "epoch=0-step=3.ckpt"
+    state = torch.load(path, weights_only=True)["callbacks"]["Throughput"]
+    assert state["samples"] == 12
+    assert state["seconds"] >= 3 * 0.02
 
 
 def test_a_run_within_the_warm_up_has_no_rate(folder: Path, root: Path) -> None:

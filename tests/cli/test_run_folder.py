@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from wegeft_pl.cli.failure import UsageError
-from wegeft_pl.cli.run_folder import choose_run_folder, is_first_rank, recipe_name, write_config
+from wegeft_pl.cli.run_folder import choose_run_folder, is_first_rank, recipe_name, remove_if_unused, write_config
 from wegeft_pl.cli.share_folder import ShareRunFolder
 
 
@@ -29,6 +29,28 @@ def test_an_existing_run_is_refused(cli, folder: Path) -> None:
         "wegeft_pl: run folder run already holds a run; choose another --run_dir or continue it with --ckpt_path last\n"
     )
     assert (folder / "run" / "config.yaml").read_text() == before
+
+
+def test_a_run_that_did_nothing_leaves_no_folder(cli, folder: Path) -> None:
+    arguments = ["fit", "--config", "my.yaml", "--run_dir", "run"]
+    outcome = cli(*arguments, "--model.backbone", "fails")
+    assert outcome.err == "wegeft_pl: the loss is nan; lower the learning rate\n"
+    assert not (folder / "run").exists()
+    assert cli(*arguments).code == 0
+
+
+def test_a_run_that_failed_keeps_what_was_there(cli, folder: Path) -> None:
+    assert cli("fit", "--config", "my.yaml", "--run_dir", "run").code == 0
+    again = ["--run_dir", "run", "--ckpt_path", "last", "--model.backbone", "fails"]
+    assert cli("fit", "--config", "my.yaml", *again).code == 1
+    assert (folder / "run" / "config_before_1.yaml").is_file()
+
+
+def test_results_are_never_removed(tmp_path: Path) -> None:
+    (tmp_path / "run" / "predictions").mkdir(parents=True)
+    (tmp_path / "run" / "config.yaml").touch()
+    remove_if_unused(tmp_path / "run")
+    assert (tmp_path / "run" / "config.yaml").is_file()
 
 
 def test_an_empty_folder_is_taken(folder: Path) -> None:

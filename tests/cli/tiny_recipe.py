@@ -41,6 +41,8 @@ class CausalLM(FineTuneTask):
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         if self.backbone_name == "bug":
             raise KeyError("a bug of ours")
+        if self.backbone_name == "fails":
+            raise ValueError("the loss is nan; lower the learning rate")
         if self.backbone_name == "interrupt":
             raise KeyboardInterrupt
         assert self.backbone is not None

@@ -45,6 +45,8 @@ def say(problem: Problem, parser: ArgumentParser) -> str:
         return f"option {match[1].split('/')[-1]} needs a value"
     if match := re.match(r"Expected a dot import path string: (.+)", text):
         return _no_class(name, match[1], problem.keys, parser)
+    if match := re.match(r"--(\S+)\.help: Expected a dot import path string: (.+)", text):
+        return _no_class(match[1], match[2], match[1].split("."), parser)
     if match := re.match(r"Import path (?:(\S+) )?does not .+ (\w+)$", text):
         return f"{name}: expected a subclass of {match[2]}, got {(match[1] or value)!r}"
     if match := re.match(r"Expected an instantiatable class, but (?:(\S+) )?is (abstract|a protocol)", text):

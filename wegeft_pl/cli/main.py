@@ -7,9 +7,12 @@ import importlib.util
 import sys
 from collections.abc import Callable, Sequence
 
+from wegeft_pl.cli.arguments import recipe_names
 from wegeft_pl.cli.close_match import did_you_mean
 from wegeft_pl.cli.commands import COMMANDS, TRAINER_COMMANDS, usage
 from wegeft_pl.cli.failure import INTERRUPTED, RUN_ERROR, USAGE_ERROR, UsageError, report, root_cause
+from wegeft_pl.cli.names import find_recipe
+from wegeft_pl.cli.source import read_source
 from wegeft_pl.version import __version__
 
 #: What a user's input or machine can cause; anything else is a bug of ours and shows its traceback.
@@ -59,6 +62,9 @@ def _dispatch(arguments: list[str]) -> int:
         raise UsageError(f"no command {command!r}{hint}")
     if command != "configs":
         _check_installed()
+    if command in TRAINER_COMMANDS or command == "plan":
+        for name in recipe_names(rest):
+            read_source(find_recipe(name))  # a wrong name should not wait for torch
     if command in TRAINER_COMMANDS:
         return _run_recipe(command, rest)
     run: Callable[[list[str]], int] = importlib.import_module(_module_of(command)).main

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,49 +13,25 @@ from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch.optim import Optimizer
 
+from wegeft_pl.cli.arguments import recipes_first
 from wegeft_pl.cli.commands import COMMANDS
 from wegeft_pl.cli.default_callbacks import CHECKPOINTING, NEED_ADAPTER, with_defaults
-from wegeft_pl.cli.explain import OWN_SECTIONS
 from wegeft_pl.cli.failure import UsageError
 from wegeft_pl.cli.parser import RecipeAction, RecipeParser
 from wegeft_pl.cli.quiet import silence_chatter
-from wegeft_pl.cli.run_folder import choose_run_folder, is_first_rank, recipe_name, write_config
+from wegeft_pl.cli.run_folder import choose_run_folder, is_first_rank, recipe_name, remove_if_unused, write_config
+from wegeft_pl.cli.sections import add_run_options, add_sections
 from wegeft_pl.cli.share_folder import ShareRunFolder
-from wegeft_pl.tasks import AdapterCallback, FineTuneTask, Schedule
+from wegeft_pl.tasks import FineTuneTask
 from wegeft_pl.version import __version__
 
 DEFAULT_SEED = 42
 
-#: The same as FineTuneTask's own default (a test compares them), here with a class that `--optimizer.lr` can refer to.
-DEFAULT_OPTIMIZER = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 2e-4, "weight_decay": 0.0}}
+#: Imported so that a recipe can name their classes without the path; by name, because the package imports no callbacks.
+_ROOMS = ("wegeft_pl.callbacks", "wegeft_pl.data")
 
 _CLASS_HELP = "The options of a class: --model.help CLASS, --data.help CLASS, --adapter.help CLASS."
-
-#: Arguments of the Trainer's methods that a recipe's sections or an option of our own take the place of.
-_NOT_OPTIONS: set[str | int] = {
-    "model", "datamodule", "dataloaders", "train_dataloaders", "val_dataloaders", "ckpt_path"
-}  # fmt: skip
-
-
-def recipes_first(args: list[str]) -> list[str]:
-    """Moves ``--config NAME`` to the front, so that an option wins over every recipe wherever it stands.
-
-    >>> recipes_first(["--adapter.rank", "4", "--config", "a", "-c=b"])
-    ['--config', 'a', '-c=b', '--adapter.rank', '4']
-    """
-    recipes: list[str] = []
-    options: list[str] = []
-    rest = iter(args)
-    for arg in rest:
-        if arg in ("--config", "-c"):
-            recipes += [arg, *(value for value in [next(rest, None)] if value is not None)]
-        elif arg.startswith(("--config=", "-c=")):
-            recipes.append(arg)
-        else:
-            options.append(arg)
-    return [*recipes, *options]
 
 
 class RecipeCLI(LightningCLI):
@@ -74,6 +50,8 @@ class RecipeCLI(LightningCLI):
 
     def __init__(self, command: str, args: list[str]) -> None:
         silence_chatter()
+        for room in _ROOMS:
+            import_module(room)
         self.command = command
         # jsonargparse changes directory while it reads a recipe.
         self.start = Path.cwd()
@@ -111,41 +89,11 @@ class RecipeCLI(LightningCLI):
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds the sections of a recipe."""
-        parser.add_lightning_class_args(Trainer, "trainer")
-        parser.add_subclass_arguments(FineTuneTask, "model", fail_untyped=False, required=True, skip=OWN_SECTIONS)
-        parser.add_subclass_arguments(LightningDataModule, "data", fail_untyped=False, required=True)
-        parser.add_subclass_arguments(AdapterCallback, "adapter", fail_untyped=False, required=False)
-        parser.add_subclass_arguments(
-            (Optimizer,), "optimizer", instantiate=False, fail_untyped=False, required=False, skip={"params"}
-        )
-        parser.set_defaults({"optimizer": DEFAULT_OPTIMIZER})
-        parser.add_subclass_arguments(Schedule, "lr_scheduler", fail_untyped=False, required=False)
+        add_sections(parser)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds the options of the command line that are not part of a recipe."""
-        parser.add_argument(
-            "--run_dir",
-            type=str | None,
-            default=None,
-            metavar="DIR",
-            help="Folder for everything the run writes. Default: the next free runs/RECIPE/version_N.",
-        )
-        if self.command != "fit":
-            parser.add_argument(
-                "--adapter_path",
-                type=str | None,
-                default=None,
-                metavar="DIR",
-                help="Saved adapter to put on the model.",
-            )
-        parser.add_argument(
-            "--ckpt_path",
-            type=str | None,
-            default=None,
-            metavar="FILE",
-            help="Checkpoint to go on from; `last` is the newest one of the run folder.",
-        )
-        self.method_arguments = parser.add_method_arguments(Trainer, self.command, skip=_NOT_OPTIONS)
+        self.method_arguments = add_run_options(parser, self.command)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parses the arguments this instance was made with."""
@@ -184,18 +132,24 @@ class RecipeCLI(LightningCLI):
             config["enable_checkpointing"] = False
         if config["enable_model_summary"] is None:
             config["enable_model_summary"] = False  # ParameterAccounting says more, by group
-        path = self.folder.create()
+        asked = self.folder.path
+        self.is_fresh = self.folder.is_default or not asked.exists() or not any(asked.iterdir())
+        path = self.run_folder = self.folder.create()
         if config["logger"] is None or config["logger"] is True:
             config["logger"] = TensorBoardLogger(save_dir=path, name="tensorboard", version="")
         try:
             trainer = Trainer(**{**config, **kwargs, "default_root_dir": path})
         except BaseException:
-            with suppress(OSError):  # a folder with something in it stays
-                path.rmdir()
+            self.discard()
             raise
         if is_first_rank():
             write_config(path, self.command, self.resolved_recipe())
         return trainer
+
+    def discard(self) -> None:
+        """Removes the run folder if this run made it and has nothing to show for it."""
+        if self.is_fresh:
+            remove_if_unused(self.run_folder)
 
     def all_callbacks(self, trainer_config: dict[str, Any]) -> list[Callback]:
         """Returns the recipe's callbacks, its adapter and the default ones."""
@@ -228,11 +182,16 @@ class RecipeCLI(LightningCLI):
         """Runs the command on the task and the data."""
         if self.folder.note is not None and is_first_rank():
             print(self.folder.note)
-        if self.config.get("adapter_path") is not None:
-            self.model.load_adapter_from(self.at_start(self.config.adapter_path))
         arguments = {name: self.config[name] for name in self.method_arguments}
         arguments["ckpt_path"] = None if self.folder.checkpoint is None else str(self.folder.checkpoint)
-        getattr(self.trainer, self.command)(self.model, datamodule=self.datamodule, **arguments)
+        try:
+            if self.config.get("adapter_path") is not None:
+                self.model.load_adapter_from(self.at_start(self.config.adapter_path))
+            getattr(self.trainer, self.command)(self.model, datamodule=self.datamodule, **arguments)
+        except BaseException:
+            if self.trainer.global_step == 0:
+                self.discard()
+            raise
 
     def resolved_recipe(self) -> str:
         """Returns the recipe with every value filled in, as YAML that is itself a recipe."""

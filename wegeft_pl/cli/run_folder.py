@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from wegeft_pl.cli.failure import UsageError
 from wegeft_pl.cli.source import shown
 
 _RANK_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "NODE_RANK")
+#: What a run writes before it has a result.
+_BOOKKEEPING = {"config.yaml", "run.json", "tensorboard"}
 _VERSION = re.compile(r"version_(\d+)")
 
 
@@ -126,6 +129,16 @@ def _continue_last(command: str, asked: Path | None, runs: Path) -> RunFolder:
 
 def _last(folder: Path) -> Path:
     return folder / "checkpoints" / "last.ckpt"
+
+
+def remove_if_unused(folder: Path) -> None:
+    """Removes the folder of a run that ended before it did anything, so that its name can be used again.
+
+    Args:
+        folder: a folder that was new at the start of this run. It stays if it holds more than bookkeeping.
+    """
+    if is_first_rank() and folder.is_dir() and {path.name for path in folder.iterdir()} <= _BOOKKEEPING:
+        shutil.rmtree(folder)
 
 
 def _versions(runs: Path) -> dict[int, Path]:

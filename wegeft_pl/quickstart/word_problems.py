@@ -1,13 +1,13 @@
-"""SYNTHETIC word problems: templated stories in the layout of GSM8K, and a pretraining text around them.
+r"""SYNTHETIC word problems: templated stories in the layout of GSM8K, and a pretraining text around them.
 
 A story has one or two steps; its answer is a chain, one line a step, closed by "#### n":
 
-    {"question": "Tom has 12 apples. He buys 7 more. He gives 4 to Mia. How many apples does Tom have now?",
+    {"question": "Tom has 12 apples. He buys 7 more, then gives 4 to Mia. How many apples does Tom have now?",
      "answer": "12+7=19\n19-4=15\n#### 15"}
 
 The pretraining text holds every ingredient of such an answer but never the answer itself: bare equations, expressions
 answered by a chain, stories answered by a single number, and stories restated as an expression. Fine-tuning has to
-recombine them. Held-out problems are chosen by (template, numbers), and appear in no training text of either stage.
+recombine them. Held-out problems are chosen by (template, numbers); no story of either training stage uses such a pair.
 
 Regenerate the shipped files: python -m wegeft_pl.quickstart.word_problems --output DIR
 """

@@ -27,7 +27,7 @@ class HasAnswers(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: Lightning rebuilds the outputs of predict_step field by field
 class Prediction:
     """One generated answer.
 
