@@ -13,7 +13,7 @@ from rich.rule import Rule
 from rich.table import Table
 
 from wegeft_pl.callbacks.predictions import sample_text
-from wegeft_pl.callbacks.wording import bytes_text, duration_text, percent_text, score_text
+from wegeft_pl.callbacks.wording import PLAIN_SCORES, bytes_text, duration_text, percent_text, score_text
 
 #: Names of paths, in the order of interest.
 PATHS = {
@@ -114,8 +114,8 @@ def _scores(metrics: dict[str, dict[str, float]]) -> Table:
     table.add_column("")
     for stage in metrics:
         table.add_column(stage, justify="right")
-    names = list(dict.fromkeys(name for scores in metrics.values() for name in scores))
-    for name in names:
+    names = dict.fromkeys(name for scores in metrics.values() for name in scores)
+    for name in sorted(names, key=lambda name: name in PLAIN_SCORES):  # answers before losses
         cells = (score_text(name, scores[name]) if name in scores else "" for scores in metrics.values())
         table.add_row(name, *cells)
     return table

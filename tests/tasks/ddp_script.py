@@ -1,6 +1,6 @@
 """Run by test_ddp.py in processes of its own: one training step and one validation, results written as JSON.
 
-    python ddp_script.py DEVICES LLAMA_FOLDER DATA_FOLDER OUTPUT.json
+python ddp_script.py DEVICES LLAMA_FOLDER DATA_FOLDER OUTPUT.json
 """
 
 from __future__ import annotations

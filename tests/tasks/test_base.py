@@ -11,9 +11,9 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import ModelCheckpoint
 from tasks.tiny_task import loader, make_batch, make_task, trainer
 from torch import nn
-from wegeft_pl.callbacks import WeGeFTInjector
 
 from wegeft_pl import AdapterConfig, inject
+from wegeft_pl.callbacks import WeGeFTInjector
 from wegeft_pl.tasks import CausalLMTask, CosineSchedule, FineTuneTask
 
 
