@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
-from torch import Tensor, nn
+from torch import Tensor
 
 from wegeft_pl.accounting import preserved_modes
 from wegeft_pl.adapter import Adapter, MergeReport, merge, unmerge
@@ -97,12 +97,9 @@ class AdapterMerge(ReportingCallback):
         building = folder.with_name(f".{FOLDER}.tmp")
         shutil.rmtree(building, ignore_errors=True)
         with isolate_rng(), preserved_modes(task):
-            dtypes = {name: tensor.dtype for name, tensor in _tensors(backbone)}
             try:
-                if self.dtype == "float32":
-                    # All of it: from_pretrained gives a model one dtype. The way back is exact.
-                    backbone.float()
-                report = merge(backbone, adapter, keep_base=True, probe=self._probe(trainer, task))
+                dtype = torch.float32 if self.dtype == "float32" else None
+                report = merge(backbone, adapter, dtype=dtype, keep_base=True, probe=self._probe(trainer, task))
                 task.save_merged(building)
                 write_json(building / REPORT, report.to_dict())
             except OSError as error:
@@ -113,8 +110,6 @@ class AdapterMerge(ReportingCallback):
             finally:
                 if adapter.state == "merged":
                     unmerge(backbone, adapter)
-                for name, tensor in _tensors(backbone):
-                    tensor.data = tensor.data.to(dtypes[name])
                 if not (building / REPORT).exists():
                     shutil.rmtree(building, ignore_errors=True)
         if folder.exists():
@@ -151,7 +146,3 @@ def _first_batch(trainer: Trainer) -> Any:
             if loader is not None:
                 return next(iter(loader))
     return None
-
-
-def _tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
-    return [*module.named_parameters(), *module.named_buffers()]

@@ -6,11 +6,11 @@ from lightning.pytorch import LightningModule, Trainer
 from rich.console import Console
 from rich.table import Table
 
-from wegeft_pl.accounting import ParameterCount, count_parameters
+from wegeft_pl.accounting import ParameterCount, bytes_text, count_parameters
 from wegeft_pl.adapter import Adapter
 from wegeft_pl.adapter.targets import type_pattern
 from wegeft_pl.callbacks.reporting import Report, ReportingCallback, log_scalars, log_text, task_of
-from wegeft_pl.callbacks.wording import bytes_text, percent_text
+from wegeft_pl.callbacks.wording import percent_text
 
 
 class ParameterAccounting(ReportingCallback):

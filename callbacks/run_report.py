@@ -136,6 +136,10 @@ class RunReport(ReportingCallback):
         if not is_trial(trainer):
             content = self._write(trainer, content)
         if self.summary:
+            bar = trainer.progress_bar_callback
+            if bar is not None:
+                # Else a live bar is drawn once more below the summary, whose last line is what people read.
+                bar.teardown(trainer, pl_module, content["command"])
             print_summary(content)
 
     def _describe(self, trainer: Trainer) -> Report:

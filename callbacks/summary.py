@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 from pathlib import Path
@@ -12,8 +11,9 @@ from rich.console import Console
 from rich.rule import Rule
 from rich.table import Table
 
+from wegeft_pl.accounting import bytes_text
 from wegeft_pl.callbacks.predictions import sample_text
-from wegeft_pl.callbacks.wording import PLAIN_SCORES, bytes_text, duration_text, percent_text, score_text
+from wegeft_pl.callbacks.wording import PLAIN_SCORES, duration_text, percent_text, score_text
 
 #: Names of paths, in the order of interest.
 PATHS = {
@@ -63,10 +63,8 @@ def next_commands(content: dict[str, Any]) -> list[str]:
         if "config" in paths:
             recipe, adapter = shlex.quote(paths["config"]), shlex.quote(paths["adapter"])
             commands.append(f"python -m wegeft_pl test --config {recipe} --adapter_path {adapter}")
-        if "merged" in paths:
-            folder = json.dumps(paths["merged"], ensure_ascii=False)  # double quotes: the shell's are single ones
-            load = f"from transformers import AutoModelForCausalLM as A; A.from_pretrained({folder})"
-            commands.append(f"python -c {shlex.quote(load)}")
+        lora = shlex.quote(os.path.join(os.path.dirname(paths["adapter"]), "lora"))
+        commands.append(f"python -m wegeft_pl export --adapter {shlex.quote(paths['adapter'])} --output {lora}")
     if "tensorboard" in paths:
         commands.append(f"tensorboard --logdir {shlex.quote(paths['tensorboard'])}")
     return commands
@@ -94,9 +92,7 @@ def _facts(content: dict[str, Any]) -> Table:
         if throughput.get(name) is not None:
             padding = throughput.get("padding_share")
             # Less is a last short window, not worth a word.
-            note = (
-                f" (without padding, which is {100 * padding:.0f} % of a batch)" if padding and padding > 0.01 else ""
-            )
+            note = f", padding not counted ({100 * padding:.0f} %)" if padding and padding > 0.01 else ""
             grid.add_row("speed", f"{throughput[name]:,.0f} {unit} per second{note}")
     memory = content.get("memory_bytes")
     if memory:

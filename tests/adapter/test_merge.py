@@ -111,7 +111,7 @@ def test_unmerge_with_kept_weights_is_bit_exact(llama: LlamaForCausalLM, side: s
     unmerge(llama, adapter)
     assert all(torch.equal(value, before[name]) for name, value in weights(llama).items())
     assert torch.equal(llama(IDS).logits, adapted)
-    assert adapter.kept == {}
+    assert adapter.kept is None
 
 
 @pytest.mark.parametrize("side", ["input", "output"])
@@ -166,3 +166,42 @@ def test_a_quantised_weight_is_refused() -> None:
     model["layer"].weight = nn.Parameter(torch.zeros(4, 4, dtype=torch.int8), requires_grad=False)
     with pytest.raises(ValueError, match="quantised weight"):
         merge(model, adapter)
+
+
+def bfloat16_with_trained_modules(llama: LlamaForCausalLM):
+    llama.bfloat16()
+    return perturbed(llama, targets=["q_proj"], also_train=["norm", "lm_head"])
+
+
+def test_trained_modules_are_rounded_to_the_base_and_come_back(llama: LlamaForCausalLM) -> None:
+    adapter = bfloat16_with_trained_modules(llama)
+    trained = {name: parameter.detach().clone() for name, parameter in adapter.named_parameters()}
+    adapted = llama(IDS).logits
+    report = merge(llama, adapter, keep_base=True, probe=lambda: llama(IDS).logits)
+    assert {parameter.dtype for parameter in llama.parameters()} == {torch.bfloat16}
+    assert report.max_output_difference < 0.05 * report.max_output
+    unmerge(llama, adapter)
+    assert all(torch.equal(parameter, trained[name]) for name, parameter in adapter.named_parameters())
+    assert torch.equal(llama(IDS).logits, adapted)
+
+
+def test_converting_while_merging_is_undone_exactly(llama: LlamaForCausalLM) -> None:
+    adapter = bfloat16_with_trained_modules(llama)
+    before, adapted = weights(llama), llama(IDS).logits
+    report = merge(llama, adapter, dtype=torch.float32, keep_base=True, probe=lambda: llama(IDS).logits)
+    assert {parameter.dtype for parameter in llama.parameters()} == {torch.float32}
+    assert report.max_output_difference < 1e-5 * report.max_output
+    unmerge(llama, adapter)
+    assert all(torch.equal(v, before[k]) and v.dtype == before[k].dtype for k, v in weights(llama).items())
+    assert torch.equal(llama(IDS).logits, adapted)
+
+
+def test_a_probe_that_fails_after_the_merge_leaves_a_merged_model_that_can_be_unmerged(llama: LlamaForCausalLM) -> None:
+    adapter = perturbed(llama)
+    adapted = llama(IDS).logits
+    calls = iter([llama(IDS).logits])
+    with pytest.raises(StopIteration):
+        merge(llama, adapter, keep_base=True, probe=lambda: next(calls))
+    assert adapter.state == "merged"
+    unmerge(llama, adapter)
+    assert torch.equal(llama(IDS).logits, adapted)

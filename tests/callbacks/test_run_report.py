@@ -216,8 +216,10 @@ def test_commands_can_be_pasted() -> None:
         *["python", "-m", "wegeft_pl", "test", "--config", "/runs/a folder/config"],
         *["--adapter_path", "/runs/a folder/adapter"],
     ]
-    assert commands[1][:2] == ["python", "-c"]
-    compile(commands[1][2], "next", "exec")
+    assert commands[1] == [
+        *["python", "-m", "wegeft_pl", "export", "--adapter", "/runs/a folder/adapter"],
+        *["--output", "/runs/a folder/lora"],
+    ]
     assert commands[2] == ["tensorboard", "--logdir", "/runs/a folder/tensorboard"]
 
 

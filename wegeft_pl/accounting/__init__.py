@@ -12,12 +12,14 @@ from wegeft_pl.accounting.memory import (
 )
 from wegeft_pl.accounting.modes import preserved_modes
 from wegeft_pl.accounting.parameters import ParameterCount, count_parameters
+from wegeft_pl.accounting.wording import bytes_text
 
 __all__ = [
     "LiveBytes",
     "MemoryEstimate",
     "ParameterCount",
     "activation_bytes",
+    "bytes_text",
     "count_parameters",
     "estimate_memory",
     "gradient_bytes",

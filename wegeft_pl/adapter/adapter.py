@@ -11,6 +11,7 @@ from torch.utils.hooks import RemovableHandle
 from wegeft_pl.adapter.config import AdapterConfig
 from wegeft_pl.adapter.fingerprint import Fingerprint, fingerprint_of
 from wegeft_pl.adapter.groups import OWNER, Group, Owner, register
+from wegeft_pl.adapter.kept import Kept
 from wegeft_pl.adapter.sites import Site
 from wegeft_pl.adapter.trained import TrainedModule
 
@@ -37,8 +38,8 @@ class Adapter:
         self.trained = trained
         self._handles: list[RemovableHandle] = []
         self._fingerprint: Fingerprint | None = None
-        #: Weights as they were before a merge that kept them, by parameter name; empty when not merged.
-        self.kept: dict[str, Tensor] = {}
+        #: The way back from a merge that was asked to keep one.
+        self.kept: Kept | None = None
         self.state = "detached"
 
     @property

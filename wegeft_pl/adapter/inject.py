@@ -58,6 +58,9 @@ def inject(model: nn.Module, config: AdapterConfig) -> Adapter:
         inside = next((site for site in matched if site == name or site.startswith(name + ".")), None)
         if inside is not None:
             raise ValueError(f"also_train: {name} holds the target {inside}; a layer is edited or trained in full")
+        if next(trained[name].parameters(), None) is None:
+            kind = type(trained[name]).__name__
+            raise ValueError(f"also_train: {name} is a {kind} without parameters, so there is nothing to train")
     layouts = {name: layout for name, module in matched.items() if (layout := layout_of(module)) is not None}
     groups = []
     for group_name, names in group_names(layouts, config).items():

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from wegeft_pl.adapter.adapter import BOOK, Adapter
+from wegeft_pl.adapter.kept import Kept
 from wegeft_pl.adapter.layout import bias_of, weight_of
 from wegeft_pl.adapter.report import LayerReport, MergeReport
 from wegeft_pl.adapter.sites import Site
@@ -26,10 +27,13 @@ def merge(
 ) -> MergeReport:
     """Folds the adapter into the weights in place and takes the hooks off; the model is a plain model again.
 
+    Modules of ``also_train`` are rounded to the base's dtype.
+
     Args:
         model: the backbone that the adapter is attached to.
         adapter: the adapter.
-        dtype: the merged layers' dtype; None keeps each weight's own. The rest of the model is not converted.
+        dtype: converts the whole model first (to float32, where the base's dtype would round too much); None keeps
+            every tensor's own.
         keep_base: hold the old weights on the CPU, so that :func:`unmerge` restores them bit for bit.
         probe: returns the model's output (logits) on a fixed batch; called before and after, to measure the difference.
 
@@ -47,16 +51,22 @@ def merge(
         _check_untied(model, site.name, weight_of(site.module, site.name))
     fingerprint = adapter.fingerprint
     with torch.no_grad():
+        if keep_base:
+            adapter.kept = Kept.of(adapter, everything=dtype is not None)
+        if dtype is not None:
+            _convert(model, adapter, dtype)
         before = None if probe is None else probe().detach().float().cpu()
-        layers = [_merge_site(site, dtype, adapter.kept if keep_base else None) for site in adapter.sites]
+        layers = [_merge_site(site) for site in adapter.sites]
         adapter.detach()
+        for module in adapter.trained:
+            module.round()
+        adapter.state = "merged"
+        # The book stays, so that the same model cannot be merged or injected twice by accident.
+        model.__dict__[BOOK] = adapter
         after = None if probe is None else probe().detach().float().cpu()
-    adapter.state = "merged"
     difference = scale = None
     if before is not None and after is not None:
         difference, scale = float((after - before).abs().max()), float(before.abs().max())
-    # The book stays, so that the same model cannot be merged or injected twice by accident.
-    model.__dict__[BOOK] = adapter
     return MergeReport(fingerprint.short(), layers, difference, scale)
 
 
@@ -76,22 +86,30 @@ def unmerge(model: nn.Module, adapter: Adapter) -> None:
     """
     if adapter.model is not model or adapter.state != "merged":
         raise ValueError("this adapter is not merged into this model; there is nothing to unmerge")
-    if not adapter.kept:
+    if adapter.kept is None:
         for site in adapter.sites:
             _check_solvable(site)
     with torch.no_grad():
-        for site in adapter.sites:
-            weight, bias = weight_of(site.module, site.name), bias_of(site.module)
-            if adapter.kept:
-                weight.data = adapter.kept[f"{site.name}.weight"].to(weight.device)
-                if bias is not None and f"{site.name}.bias" in adapter.kept:
-                    bias.data = adapter.kept[f"{site.name}.bias"].to(bias.device)
-            else:
+        for module in adapter.trained:
+            module.widen()
+        if adapter.kept is None:
+            for site in adapter.sites:
                 _solve_site(site)
-    adapter.kept = {}
+        else:
+            adapter.kept.restore(adapter)
+    adapter.kept = None
     model.__dict__.pop(BOOK, None)
     adapter.state = "detached"
     adapter.attach()
+
+
+def _convert(model: nn.Module, adapter: Adapter, dtype: torch.dtype) -> None:
+    own = {id(parameter) for _, parameter in adapter.named_parameters()}
+    for tensor in [*model.parameters(), *model.buffers()]:
+        if tensor.is_floating_point() and id(tensor) not in own:
+            tensor.data = tensor.data.to(dtype)
+    for module in adapter.trained:
+        module.surroundings = dtype
 
 
 def _check_untied(model: nn.Module, name: str, weight: Tensor) -> None:
@@ -102,32 +120,25 @@ def _check_untied(model: nn.Module, name: str, weight: Tensor) -> None:
             )
 
 
-def _merge_site(site: Site, dtype: torch.dtype | None, kept: dict[str, Tensor] | None) -> LayerReport:
+def _merge_site(site: Site) -> LayerReport:
     weight, bias = site.module.get_parameter("weight"), bias_of(site.module)
     exact = torch.promote_types(weight.dtype, torch.float32)
     left, right = site.factors(exact)
     change = site.layout.from_matrix(left @ right, site.config.side)
     moved = site.bias_change(exact)
-    if kept is not None:
-        kept[f"{site.name}.weight"] = weight.detach().cpu().clone()
-        if bias is not None and moved is not None:
-            kept[f"{site.name}.bias"] = bias.detach().cpu().clone()
     old = weight.detach().to(exact)
-    wanted = old + change
-    merged = wanted.to(dtype or weight.dtype)
+    merged = (old + change).to(weight.dtype)
     applied = merged.to(exact) - old
     size = float(change.norm())
     report = LayerReport(
         name=site.name,
         relative_change=size / max(float(old.norm()), torch.finfo(exact).tiny),
-        changed=float((merged.to(exact) != old).float().mean()),
+        changed=float((applied != 0).float().mean()),
         rounding_loss=float((applied - change).norm()) / size if size > 0 else 0.0,
     )
     weight.data = merged.contiguous()
     if bias is not None and moved is not None:
-        bias.data = (bias.detach().to(exact) + moved).to(dtype or bias.dtype)
-    elif bias is not None and dtype is not None:
-        bias.data = bias.detach().to(dtype)
+        bias.data = (bias.detach().to(exact) + moved).to(bias.dtype)
     return report
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,46 +23,55 @@ class TrainedModule:
         name: the module's name in the backbone.
         module: the module; all parameters below it are trained.
         users: modules that hold one of these parameters directly; with tied weights these lie elsewhere too.
-        dtypes: the base's dtype of every parameter, by its name below the module.
+        surroundings: the base's dtype, which its outputs are cast to.
     """
 
     name: str
     module: nn.Module
     users: list[nn.Module]
-    dtypes: dict[str, torch.dtype] = field(default_factory=dict)
+    surroundings: torch.dtype
 
     @classmethod
     def prepare(cls, model: nn.Module, name: str) -> TrainedModule:
-        """Unfreezes the module's parameters and holds them in float32."""
+        """Unfreezes the module's parameters and holds them in float32 (or in float64, for a float64 base)."""
         module = model.get_submodule(name)
         owned = {id(parameter) for parameter in module.parameters()}
         users = [m for m in model.modules() if any(id(p) in owned for p in m.parameters(recurse=False))]
-        dtypes = {key: parameter.dtype for key, parameter in module.named_parameters()}
+        trained = cls(name, module, users, next(module.parameters()).dtype)
+        trained.widen()
         for parameter in module.parameters():
-            parameter.data = parameter.data.float()
             parameter.requires_grad_(True)
-        return cls(name, module, users, dtypes)
+        return trained
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """The trained parameters under their names in the backbone."""
         yield from self.module.named_parameters(prefix=self.name)
 
     def hook(self) -> list[RemovableHandle]:
-        """Installs the casts where the base is not float32; returns the handles."""
-        base = next((dtype for dtype in self.dtypes.values() if dtype != torch.float32), None)
-        if base is None:
+        """Installs the casts where the base is narrower than float32; returns the handles."""
+        if self.surroundings == _wide(self.surroundings):
             return []
         handles = []
         for user in self.users:
-            handles.append(user.register_forward_pre_hook(CastInputs(torch.float32)))
-            handles.append(user.register_forward_hook(CastOutput(base)))
+            handles.append(user.register_forward_pre_hook(CastInputs(_wide(self.surroundings))))
+            handles.append(user.register_forward_hook(CastOutput(self)))
         return handles
 
+    def widen(self) -> None:
+        """Holds the parameters in the dtype that they train in."""
+        for parameter in self.module.parameters():
+            parameter.data = parameter.data.to(_wide(self.surroundings))
+
+    def round(self) -> None:
+        """Gives the parameters the dtype of their surroundings, values as trained."""
+        for parameter in self.module.parameters():
+            parameter.data = parameter.data.to(self.surroundings)
+
     def freeze(self) -> None:
-        """Freezes the module again and gives its parameters the base's dtypes back, values as trained."""
-        for key, parameter in self.module.named_parameters():
+        """Makes the module part of the frozen base again, values as trained."""
+        self.round()
+        for parameter in self.module.parameters():
             parameter.requires_grad_(False)
-            parameter.data = parameter.data.to(self.dtypes[key])
 
 
 class CastInputs:
@@ -77,14 +86,18 @@ class CastInputs:
 
 
 class CastOutput:
-    """Forward hook that casts a floating-point output."""
+    """Forward hook that casts a floating-point output to the dtype of the trained module's surroundings."""
 
-    def __init__(self, dtype: torch.dtype) -> None:
-        self.dtype = dtype
+    def __init__(self, trained: TrainedModule) -> None:
+        self.trained = trained
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         """Casts every floating-point tensor of the output."""
-        return _cast(output, self.dtype)
+        return _cast(output, self.trained.surroundings)
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
 
 
 def _cast(tree: Any, dtype: torch.dtype) -> Any:

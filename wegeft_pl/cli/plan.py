@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from wegeft_pl.accounting import MemoryEstimate, ParameterCount, count_parameters, estimate_memory
+from wegeft_pl.accounting import MemoryEstimate, ParameterCount, bytes_text, count_parameters, estimate_memory
 from wegeft_pl.tasks import AdapterCallback, FineTuneTask
 
 #: Device counts that every plan shows beside the recipe's own.
@@ -116,7 +116,7 @@ def _print(
     for column in memory.columns[1:]:
         column.justify = "right"
     for part in ("weights", "gradients", "optimizer", "activations", "peak"):
-        cells = (format_bytes(estimate.to_dict()[part]) for estimate in by_devices.values())
+        cells = (bytes_text(estimate.to_dict()[part]) for estimate in by_devices.values())
         memory.add_row(part, *cells, style="bold" if part == "peak" else None)
     console.print(memory)
     console.print(
@@ -126,24 +126,10 @@ def _print(
     )
     files = facts["files_bytes"]
     console.print(
-        f"Files: adapter {format_bytes(files['adapter'])}, checkpoint {format_bytes(files['checkpoint'])}, "
-        f"merged model {format_bytes(files['merged'])}."
+        f"Files: adapter {bytes_text(files['adapter'])}, checkpoint {bytes_text(files['checkpoint'])}, "
+        f"merged model {bytes_text(files['merged'])}."
     )
 
 
 def _device_title(count: int) -> str:
     return "1 device" if count == 1 else f"{count} devices, sharded"
-
-
-def format_bytes(size: int | None) -> str:
-    """Writes a size as people do.
-
-    Example:
-        >>> format_bytes(35_584 * 4), format_bytes(13_476_831_232), format_bytes(None)
-        ('139.0 KiB', '12.6 GiB', 'unknown')
-    """
-    if size is None:
-        return "unknown"
-    units = ("B", "KiB", "MiB", "GiB", "TiB")
-    power = min(len(units) - 1, max(0, size.bit_length() - 1) // 10)
-    return f"{size} B" if power == 0 else f"{size / 1024**power:.1f} {units[power]}"
