@@ -12,7 +12,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -44,6 +45,21 @@ def gpt2() -> GPT2LMHeadModel:
     torch.manual_seed(0)
     config = GPT2Config(n_embd=16, n_layer=2, n_head=2, n_positions=32, vocab_size=47, bos_token_id=1, eos_token_id=2)
     return GPT2LMHeadModel(config).eval()
+
+
+@pytest.fixture
+def llama_folder(llama: LlamaForCausalLM, tmp_path: Path) -> Path:
+    """The tiny Llama as a Hugging Face folder with a character tokenizer."""
+    folder = tmp_path / "llama"
+    llama.save_pretrained(folder)
+    characters = ["<pad>", "<s>", "</s>", "<unk>"] + list("abcdefghijklmnopqrstuvwxyz0123456789#.+= \n")
+    tokenizer = Tokenizer(models.WordLevel({c: i for i, c in enumerate(characters)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    )
+    fast.save_pretrained(folder)
+    return folder
 
 
 def llama_config(**changes: object) -> LlamaConfig:

@@ -59,3 +59,35 @@ def test_the_headline_recipe_runs_resumes_and_scores_on_real_data(
     scoring = ["--config", "run/config.yaml", "--adapter_path", "run/adapter", "--run_dir", "scores"]
     assert main(["test", *scoring]) == 0, capsys.readouterr().err
     assert "metrics" in json.loads((folder / "scores" / "run.json").read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_runs_on_tiny_parts(
+    folder: Path, llama_folder: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    rows = [{"question": f"tom has {i} pens and buys 2", "answer": f"{i}+2={i + 2}\n#### {i + 2}"} for i in range(6)]
+    (folder / "data").mkdir()
+    for split in ("train", "test"):
+        (folder / "data" / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "data" / "input.txt").write_text("to be or not to be, that is the question\n" * 40)
+    window = ["--data.window", "32"] if "PlainText" in shipped_recipes()[name].read_text() else []
+    arguments = [
+        "--config", name, "--config", "smoke", "--run_dir", "run", "--model.backbone", str(llama_folder),
+        "--data.path", "data", "--data.batch_size", "2", "--model.dtype", "float32", "--trainer.precision", "32-true",
+        "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", *window,
+    ]  # fmt: skip
+    assert main(["fit", *arguments]) == 0, capsys.readouterr().err
+    assert (folder / "run" / "adapter" / "adapter.safetensors").is_file()
+    assert (folder / "run" / "merged" / "model.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_the_quickstart_keeps_its_promise(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The whole of it, as a person types it: at most 20 % before, at least 80 % after, by the generators alone."""
+    assert main(["fit", "--config", "quickstart.yaml"]) == 0, capsys.readouterr().err
+    run = json.loads((folder / "runs" / "quickstart" / "version_0" / "run.json").read_text())
+    assert run["metrics"]["before"]["exact_match"] <= 0.2
+    assert run["metrics"]["after"]["exact_match"] >= 0.8
+    assert run["parameters"]["head"] == 0
+    assert run["merge"]["max_output_difference"] < 1e-3

@@ -1,0 +1,73 @@
+"""Plans of real recipes: published counts, memory by part, and nothing but a config is read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from transformers import LlamaForCausalLM
+
+from wegeft_pl.cli.main import main
+
+
+def plan(capsys: pytest.CaptureFixture[str], *options: str) -> dict:
+    capsys.readouterr()
+    assert main(["plan", "--config", "llama_gsm8k", "--json", *options]) == 0, capsys.readouterr().err
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.slow
+def test_the_headline_recipe(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    facts = plan(capsys)
+    parameters, memory = facts["parameters"], facts["memory_bytes"]
+    assert (parameters["trainable"], parameters["frozen"]) == (4_554_752, 6_738_415_616)
+    assert round(parameters["percent_of_frozen"], 4) == 0.0676
+    assert sum(parameters["groups"].values()) == parameters["adapter"]
+    assert memory["weights"] == pytest.approx(2 * 6_738_415_616 + 4 * 4_554_752, rel=1e-3)
+    assert memory["gradients"] == 4 * 4_554_752
+    assert memory["optimizer"] == pytest.approx(8 * 4_554_752, rel=1e-3)
+    assert memory["peak"] == sum(memory[part] for part in ("weights", "gradients", "optimizer", "activations"))
+    assert facts["files_bytes"] == {
+        "adapter": 4 * 4_554_752,
+        "checkpoint": 4 * 4_554_752 + memory["optimizer"],
+        "merged": 2 * 6_738_415_616,
+    }
+
+
+def test_a_folder_with_only_a_config_and_the_sharing(
+    folder: Path, llama: LlamaForCausalLM, capsys: pytest.CaptureFixture[str]
+) -> None:
+    llama.config.save_pretrained(folder / "shapes")
+    options = ["--model.backbone", "shapes", "--adapter.rank", "4", "--data.max_length", "16"]
+    by_type = plan(capsys, *options)["parameters"]
+    by_layer = plan(capsys, *options, "--adapter.sharing", "layer")["parameters"]
+    assert by_layer["trainable"] == 2 * by_type["trainable"] == 2 * 2 * 4 * (6 * 16 + 24)
+
+
+def test_sharding_divides_all_but_activations(
+    folder: Path, llama: LlamaForCausalLM, capsys: pytest.CaptureFixture[str]
+) -> None:
+    llama.config.save_pretrained(folder / "shapes")
+    options = ["--model.backbone", "shapes", "--data.max_length", "16", "--trainer.devices", "8"]
+    whole = plan(capsys, *options, "--trainer.strategy", "ddp")
+    shared = plan(capsys, *options, "--trainer.strategy", "fsdp")
+    assert (whole["devices"], whole["sharded"], shared["sharded"]) == (8, False, True)
+    for part in ("weights", "gradients", "optimizer"):
+        assert shared["memory_bytes"][part] == -(-whole["memory_bytes"][part] // 8)
+    assert shared["memory_bytes"]["activations"] == whole["memory_bytes"]["activations"]
+
+
+def test_tables(folder: Path, llama: LlamaForCausalLM, capsys: pytest.CaptureFixture[str]) -> None:
+    llama.config.save_pretrained(folder / "shapes")
+    assert main(["plan", "--config", "llama_gsm8k", "--model.backbone", "shapes", "--data.max_length", "16"]) == 0
+    text = capsys.readouterr().out
+    for expected in ("q_proj", "down_proj", "64 devices, sharded", "activations", "Files: adapter"):
+        assert expected in text
+
+
+def test_an_unknown_backbone_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--config", "llama_gsm8k", "--model.backbone", "./nowhere"]) == 1
+    assert capsys.readouterr().err == (
+        "wegeft_pl: the folder ./nowhere does not exist; give a Hugging Face folder or a hub id\n"
+    )
