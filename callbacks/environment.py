@@ -15,8 +15,9 @@ import wegeft_pl
 
 def versions(trainer: Trainer) -> dict[str, Any]:
     """Versions of everything that numbers depend on, and the device's name."""
-    packages = ("torch", "lightning", "transformers")
-    found: dict[str, Any] = {"wegeft_pl": wegeft_pl.__version__} | {name: version(name) for name in packages}
+    # torch says of itself which CUDA it was built for; its package's metadata does not.
+    found: dict[str, Any] = {"wegeft_pl": wegeft_pl.__version__, "torch": str(torch.__version__)}
+    found |= {name: version(name) for name in ("lightning", "transformers")}
     return found | {"python": platform.python_version(), "device": device_name(trainer), "devices": trainer.world_size}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import ModuleType
 
 # Before torch is imported anywhere: small models gain nothing from threads and CI machines have two cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -60,6 +61,16 @@ def llama_folder(llama: LlamaForCausalLM, tmp_path: Path) -> Path:
     )
     fast.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def timm() -> ModuleType:
+    """timm, where it can be imported: beside a CPU build of torch 2.13 there is no torchvision that fits."""
+    try:
+        import timm
+    except (ImportError, RuntimeError) as error:
+        pytest.skip(f"timm cannot be imported: {error}")
+    return timm
 
 
 def llama_config(**changes: object) -> LlamaConfig:

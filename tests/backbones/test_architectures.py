@@ -30,10 +30,14 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("name", "targets", "rank", "trainable", "percent"), TABLE)
-def test_published_counts(name: str, targets: list[str], rank: int, trainable: int, percent: float) -> None:
+def test_published_counts(
+    request: pytest.FixtureRequest, name: str, targets: list[str], rank: int, trainable: int, percent: float
+) -> None:
     if "llama" in name:
         model = huggingface.load(name, causal_lm=True, meta=True)
     else:
+        if name.startswith("vit"):
+            request.getfixturevalue("timm")
         model = build(name, meta=True)
     adapter = inject(model, AdapterConfig(targets, rank=rank, sharing="type"))
     count = count_parameters(model, adapter)

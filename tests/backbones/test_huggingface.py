@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -27,7 +29,13 @@ def test_meta_needs_config_json_alone(llama: LlamaForCausalLM, tmp_path: Path) -
     assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in llama.parameters())
 
 
-def test_one_door_builds_timm_and_transformers() -> None:
+def test_timm_that_cannot_be_imported_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(ValueError, match=r"timm cannot be imported .* install the torchvision that belongs to torch"):
+        build("vit_tiny_patch16_224", meta=True)
+
+
+def test_one_door_builds_timm_and_transformers(timm: ModuleType) -> None:
     assert type(build("vit_tiny_patch16_224", meta=True)).__name__ == "VisionTransformer"
     assert type(build("roberta_base", meta=True)).__name__ == "RobertaModel"
 

@@ -7,11 +7,18 @@ from torch import nn
 
 
 def is_timm_name(name: str) -> bool:
-    """True where timm has a model of this name, tag and all (``vit_base_patch16_224.augreg_in21k``)."""
+    """True where timm has a model of this name, tag and all (``vit_base_patch16_224.augreg_in21k``).
+
+    Raises:
+        ValueError: timm cannot be imported.
+    """
     if "/" in name:
         return False
-    import timm
-
+    try:
+        import timm
+    except (ImportError, RuntimeError) as error:
+        # A CPU build of torch beside a torchvision made for another build fails with a RuntimeError.
+        raise ValueError(f"timm cannot be imported ({error}); install the torchvision that belongs to torch") from error
     return timm.is_model(name)
 
 
