@@ -69,6 +69,31 @@ def test_one_changed_layer_is_another_base(adapter: Adapter, tmp_path: Path) -> 
         load_adapter(model, tmp_path)
 
 
+@pytest.mark.parametrize("name", ["model.embed_tokens.weight", "model.layers.0.input_layernorm.weight"])
+def test_a_changed_layer_that_is_not_edited_is_another_base(adapter: Adapter, tmp_path: Path, name: str) -> None:
+    adapter.save(tmp_path)
+    model = fresh()
+    model.get_parameter(name).data.normal_()
+    with pytest.raises(ValueError, match="its weights differ"):
+        load_adapter(model, tmp_path)
+
+
+def test_every_column_of_a_large_weight_counts() -> None:
+    from wegeft_pl.adapter.fingerprint import fingerprint_of
+
+    model = nn.ModuleDict({"a": nn.Linear(1024, 1024, bias=False)})
+    before = fingerprint_of(model, [])
+    for column in (0, 1, 1023):
+        weight = model["a"].weight.data
+        kept = weight[:, column].clone()
+        weight[:, :column].add_(1.0)  # all other columns
+        weight[:, column + 1 :].add_(1.0)
+        assert fingerprint_of(model, []) != before
+        weight.sub_(1.0)
+        weight[:, column] = kept
+        model["a"].weight.data = weight
+
+
 def test_other_shapes_are_another_base(tmp_path: Path) -> None:
     inject(fresh(), AdapterConfig(["up_proj"], rank=4)).save(tmp_path)
     wider = LlamaForCausalLM(llama_config(intermediate_size=32))
@@ -170,5 +195,5 @@ def test_wrong_tensors_are_refused_before_any_is_loaded(adapter: Adapter, change
 def test_a_meta_base_has_no_fingerprint() -> None:
     with torch.device("meta"):
         model = nn.ModuleDict({"a": nn.Linear(4, 4)})
-    with pytest.raises(ValueError, match="a is on the meta device"):
+    with pytest.raises(ValueError, match=r"a.bias is on the meta device"):
         _ = inject(model, AdapterConfig(["a"], rank=2)).fingerprint

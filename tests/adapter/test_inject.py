@@ -195,6 +195,28 @@ def test_double_injection_is_refused(llama: LlamaForCausalLM) -> None:
         inject(llama, AdapterConfig(["v_proj"]))
 
 
+def test_tied_modules_trained_together_are_one_parameter(gpt2: GPT2LMHeadModel) -> None:
+    gpt2.bfloat16()
+    before = gpt2(IDS).logits
+    adapter = inject(gpt2, AdapterConfig(["c_attn"], rank=4, also_train=["wte", "lm_head"]))
+    assert [name for name, _ in adapter.named_parameters()][2:] == ["transformer.wte.weight"]
+    assert adapter.num_parameters() == 2 * 4 * 16 + 47 * 16
+    nn.init.normal_(gpt2.lm_head.weight)
+    assert gpt2(IDS).logits.dtype == torch.bfloat16
+    adapter.remove()
+    assert gpt2.lm_head.weight is gpt2.transformer.wte.weight
+    assert gpt2.lm_head.weight.dtype == torch.bfloat16
+    assert torch.equal(gpt2(IDS).logits, before)  # the base's values are back too
+
+
+def test_groups_that_would_share_a_name_are_refused_and_nothing_is_left() -> None:
+    model = nn.ModuleDict({"a": nn.ModuleDict({"b": nn.Linear(4, 4)}), "a_b": nn.Linear(4, 4)})
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"groups a.b and a_b would both be wegeft.a_b; use sharing with"):
+            inject(model, AdapterConfig(["b", "a_b"], sharing="layer"))
+    assert not any("wegeft" in name for name, _ in model.named_modules())
+
+
 def test_a_nonlinear_generator_is_served_by_the_factor_form(llama: LlamaForCausalLM) -> None:
     before = llama(IDS).logits
     adapter = inject(llama, AdapterConfig(["q_proj"], rank=4, generator=Squared))

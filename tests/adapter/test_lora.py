@@ -106,6 +106,13 @@ def test_convolutions_that_are_lora_equal_pefts(tmp_path: Path, kernel: int, sid
     torch.testing.assert_close(loaded(x), expected, rtol=1e-5, atol=1e-5)
 
 
+def test_a_tied_tensor_trained_in_full_is_no_lora(gpt2: GPT2LMHeadModel, tmp_path: Path) -> None:
+    adapter = perturbed(gpt2, targets=["c_attn"], also_train=["lm_head"])
+    with pytest.raises(ValueError, match=r"transformer.wte and lm_head share transformer.wte.weight, .* merge instead"):
+        adapter.export_lora(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_removed_adapter_cannot_be_exported(llama: LlamaForCausalLM, tmp_path: Path) -> None:
     adapter = perturbed(llama)
     adapter.remove()

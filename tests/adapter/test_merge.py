@@ -205,3 +205,41 @@ def test_a_probe_that_fails_after_the_merge_leaves_a_merged_model_that_can_be_un
     assert adapter.state == "merged"
     unmerge(llama, adapter)
     assert torch.equal(llama(IDS).logits, adapted)
+
+
+def test_the_report_counts_what_rounding_takes_from_trained_modules(llama: LlamaForCausalLM) -> None:
+    llama.bfloat16()
+    adapter = inject(llama, AdapterConfig(["q_proj"], rank=2, also_train=["lm_head"]))
+    head = llama.lm_head.weight
+    old = head.detach().clone()
+    head.data += 1e-4 * torch.randn_like(head)
+    wanted = head.detach().clone()
+    report = merge(llama, adapter)
+    (row,) = [layer for layer in report.layers if layer.name == "lm_head.weight"]
+    lost = (llama.lm_head.weight.float() - wanted).norm() / (wanted - old).norm()
+    assert row.rounding_loss == pytest.approx(lost.item(), rel=1e-4)
+    assert "rounding took" in report.warnings[0]
+
+
+def test_narrowing_the_whole_model_is_undone_exactly(llama: LlamaForCausalLM) -> None:
+    before = weights(llama)
+    adapter = perturbed(llama, targets=["q_proj"], also_train=["norm"])
+    trained = {name: parameter.detach().clone() for name, parameter in adapter.named_parameters()}
+    merge(llama, adapter, dtype=torch.bfloat16, keep_base=True)
+    assert {parameter.dtype for parameter in llama.parameters()} == {torch.bfloat16}
+    unmerge(llama, adapter)
+    assert all(torch.equal(value, before[name]) for name, value in weights(llama).items() if name not in trained)
+    assert all(torch.equal(parameter, trained[name]) for name, parameter in adapter.named_parameters())
+
+
+def test_a_generator_that_is_not_linear_is_unmerged_by_kept_weights_alone(llama: LlamaForCausalLM) -> None:
+    from adapter.test_inject import Squared
+
+    adapter = perturbed(llama, targets=["q_proj"], generator=Squared)
+    adapted = llama(IDS).logits
+    merge(llama, adapter, keep_base=True)
+    torch.testing.assert_close(llama(IDS).logits, adapted, rtol=1e-5, atol=1e-5)
+    unmerge(llama, adapter)
+    merge(llama, adapter)
+    with pytest.raises(ValueError, match="a Squared change cannot be solved for; merge with keep_base=True"):
+        unmerge(llama, adapter)

@@ -30,6 +30,12 @@ def test_all_linear_leaves_the_head_out(llama: LlamaForCausalLM) -> None:
     assert "lm_head" not in names
 
 
+def test_all_linear_leaves_a_sequential_head_out() -> None:
+    block = nn.ModuleDict({"fc": nn.Linear(2, 2)})
+    model = nn.ModuleDict({"blocks": nn.ModuleList([block]), "classifier": nn.Sequential(nn.ReLU(), nn.Linear(2, 2))})
+    assert list(match_targets(model, "all-linear", None)) == ["blocks.0.fc"]
+
+
 def test_layers_choose_blocks(llama: LlamaForCausalLM) -> None:
     assert list(match_targets(llama, ["q_proj"], [1])) == ["model.layers.1.self_attn.q_proj"]
 

@@ -11,6 +11,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import ModelCheckpoint
 from tasks.tiny_task import loader, make_batch, make_task, trainer
 from torch import nn
+from transformers import AutoModelForCausalLM
 
 from wegeft_pl import AdapterConfig, inject
 from wegeft_pl.callbacks import WeGeFTInjector
@@ -144,6 +145,32 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
     assert all(parameter.isfinite().all() for parameter in task.trainable_parameters())
     (kept,) = tmp_path.glob("*.ckpt")
     assert torch.load(kept, weights_only=True)["global_step"] == 2
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run_before_the_step(llama_folder: Path, tmp_path: Path) -> None:
+    task = make_task(llama_folder)
+    task.configure_model()
+    task.trainable_parameters()[0].register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(ValueError, match=r"the gradient's norm is (nan|inf) at step 0 \(epoch 0\)"):
+        trainer(tmp_path, max_steps=2).fit(task, loader([make_batch(2)] * 2))
+    assert all(parameter.isfinite().all() for parameter in task.trainable_parameters())
+
+
+def test_a_pretrained_backbone_built_in_init_is_woken_from_eval_mode(llama_folder: Path, tmp_path: Path) -> None:
+    seen = []
+
+    class Built(FineTuneTask):
+        def __init__(self) -> None:
+            super().__init__()
+            self.backbone = AutoModelForCausalLM.from_pretrained(llama_folder)
+
+        def training_step(self, batch: dict, batch_idx: int) -> torch.Tensor:
+            seen.append({module.training for module in self.backbone.modules()})
+            return self.backbone(input_ids=batch["input_ids"], labels=batch["input_ids"]).loss
+
+    injector = WeGeFTInjector(targets=["q_proj"], rank=2)
+    trainer(tmp_path, max_steps=1, callbacks=[injector]).fit(Built(), loader([make_batch(2)]))
+    assert seen == [{True}]
 
 
 def fitted(folder: Path, tmp_path: Path, **fields: Any) -> tuple[CausalLMTask, Path]:

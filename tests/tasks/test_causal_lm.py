@@ -134,6 +134,18 @@ def test_evaluation_scores_loss_and_answers_and_counts_no_sample_twice(llama_fol
     assert evaluation.compute() == {}
 
 
+def test_rows_that_fill_up_a_batch_are_neither_counted_nor_predicted(llama_folder: Path) -> None:
+    task = built(llama_folder)
+    evaluation = TextEvaluation(task.loss, lambda batch: ["#### 4", "#### 4"], {"exact_match": gsm8k_strict})
+    batch = prompts(task, ["a", "b"], ["5", "4"])
+    batch["id"] = [0, -1]
+    batch["labels"][1] = IGNORED
+    assert [prediction.id for prediction in evaluation.update(batch)] == [0]
+    assert evaluation.compute()["exact_match"] == 0.0
+    loss_sum, count = task.loss(batch)
+    assert evaluation.compute()["loss"] == pytest.approx(loss_sum.item() / count.item(), rel=1e-5)
+
+
 def test_loss_of_an_evaluation_is_weighted_by_tokens(llama_folder: Path) -> None:
     task = built(llama_folder)
     evaluation = TextEvaluation(task.loss, None, {})

@@ -43,3 +43,11 @@ def test_two_processes_equal_one(llama_folder: Path, tmp_path: Path) -> None:
     assert two["norms"] == pytest.approx(one["norms"], rel=1e-5)
     assert two["sums"] == pytest.approx(one["sums"], rel=1e-4, abs=1e-6)
     assert two["scores"] == pytest.approx(one["scores"], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_a_rank_without_samples_does_not_hang_the_others(tmp_path: Path) -> None:
+    script = Path(__file__).with_name("evaluation_script.py")
+    command = [sys.executable, str(script)]
+    ranks = [subprocess.Popen([*command, str(rank), str(tmp_path / "rendezvous")]) for rank in (0, 1)]
+    assert [process.wait(timeout=120) for process in ranks] == [0, 0]

@@ -10,10 +10,11 @@ from torch.utils.hooks import RemovableHandle
 
 from wegeft_pl.adapter.config import AdapterConfig
 from wegeft_pl.adapter.fingerprint import Fingerprint, fingerprint_of
-from wegeft_pl.adapter.groups import OWNER, Group, Owner, register
+from wegeft_pl.adapter.groups import Group, register
 from wegeft_pl.adapter.kept import Kept
+from wegeft_pl.adapter.owner import OWNER, Owner
 from wegeft_pl.adapter.sites import Site
-from wegeft_pl.adapter.trained import TrainedModule
+from wegeft_pl.adapter.trained import TrainedInFull
 
 
 class Adapter:
@@ -26,12 +27,10 @@ class Adapter:
         model: the backbone.
         config: what the user asked for.
         groups: the groups, whose generators are not yet registered.
-        trained: modules trained in full beside the generators.
+        trained: what is trained in full beside the generators.
     """
 
-    def __init__(
-        self, model: nn.Module, config: AdapterConfig, groups: list[Group], trained: list[TrainedModule]
-    ) -> None:
+    def __init__(self, model: nn.Module, config: AdapterConfig, groups: list[Group], trained: TrainedInFull) -> None:
         self.model = model
         self.config = config
         self.groups = groups
@@ -52,8 +51,7 @@ class Adapter:
         for group in self.groups:
             for name, parameter in group.generator.named_parameters():
                 yield f"{group.prefix}.{name}", parameter
-        for module in self.trained:
-            yield from module.named_parameters()
+        yield from self.trained.named_parameters()
 
     def state_dict(self) -> dict[str, Tensor]:
         """The adapter's tensors by name in the backbone, generator buffers included, detached and not copied."""
@@ -68,7 +66,7 @@ class Adapter:
 
     @property
     def fingerprint(self) -> Fingerprint:
-        """Identity of the base this adapter belongs to, taken from the edited layers' frozen weights.
+        """Identity of the base this adapter belongs to, taken from its frozen weights.
 
         Computed on first use and kept, because merging changes those weights.
 
@@ -77,7 +75,8 @@ class Adapter:
         """
         if self._fingerprint is None:
             assert self.state != "merged", "the fingerprint is taken before the weights are changed"
-            self._fingerprint = fingerprint_of(self.model, self.sites)
+            trained = {name for name, _ in self.trained.named_parameters()}
+            self._fingerprint = fingerprint_of(self.model, self.sites, trained)
         return self._fingerprint
 
     def attach(self) -> None:
@@ -86,8 +85,7 @@ class Adapter:
         for group in self.groups:
             register(self.model, group)
         self._handles = [site.hook() for site in self.sites]
-        for module in self.trained:
-            self._handles += module.hook()
+        self._handles += self.trained.hook()
         self.model.__dict__[BOOK] = self
         self.state = "attached"
 
@@ -109,16 +107,13 @@ class Adapter:
     def remove(self) -> None:
         """Removes the adapter: the backbone computes, and names its parameters, as before the injection.
 
-        Modules of ``also_train`` keep their trained values (no copy of the old ones is held) but are frozen again.
-
         Raises:
             ValueError: the adapter is merged into the weights; unmerge it first.
         """
         if self.state == "merged":
             raise ValueError("this adapter is merged into the weights; call unmerge(model, adapter) before remove()")
         self.detach()
-        for module in self.trained:
-            module.freeze()
+        self.trained.restore()
 
     def save(self, directory: str | Path, *, overwrite: bool = False, base_name: str | None = None) -> None:
         """Writes ``adapter.safetensors`` and ``adapter_config.json``; see :func:`wegeft_pl.adapter.files.save`."""

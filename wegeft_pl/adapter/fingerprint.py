@@ -7,16 +7,21 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Set
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from wegeft_pl.adapter.owner import OWNER
 from wegeft_pl.adapter.sites import Site
 
-#: Numbers sampled from each edited weight, evenly spaced. Any fine-tuned or re-initialised copy of a base differs in
-#: some of them, and a 70 B model is read in well under a second.
-SAMPLES = 1024
+#: Numbers sampled from each tensor. Any fine-tuned or re-initialised copy of a base differs in some of them, and a 70 B
+#: model is read in about a second.
+SAMPLES = 512
+#: A prime that steps through a flat tensor; no width or row length of a model is a multiple of it, so every row and
+#: column is met.
+STRIDE = 1_000_003
 
 
 @dataclass(frozen=True)
@@ -26,8 +31,9 @@ class Fingerprint:
     Args:
         model: class name of the backbone; shown, not compared (a headless twin of the same base is the same base).
         shapes: SHA-256 over the edited layers' names and weight shapes.
-        weights: SHA-256 over samples of the edited layers' weights, rounded to bfloat16 so that one checkpoint loaded
-            in float32, float16 or bfloat16 has one fingerprint; None where the weights are quantised.
+        weights: SHA-256 over samples of every parameter that the adapter does not train, rounded to bfloat16 so that
+            one checkpoint loaded in float32 or bfloat16 has one fingerprint (a float32 checkpoint loaded in float16 has
+            lost other bits, and has another); None where the edited weights are quantised.
     """
 
     model: str
@@ -50,7 +56,7 @@ class Fingerprint:
         part = "weights" if self.shapes == other.shapes else "layers"
         raise ValueError(
             f"{what} was trained on another base (its {part} differ): expected {self.short()}, this model is "
-            f"{other.short()}; load the base that the adapter was trained on"
+            f"{other.short()}; load the base that the adapter was trained on, in its own dtype, float32 or bfloat16"
         )
 
     def short(self) -> str:
@@ -59,12 +65,13 @@ class Fingerprint:
         return f"{self.model}-{self.shapes[:8]}/{weights}"
 
 
-def fingerprint_of(model: nn.Module, sites: list[Site]) -> Fingerprint:
-    """Takes the fingerprint of a backbone through its edited layers.
+def fingerprint_of(model: nn.Module, sites: list[Site], trained: Set[str] = frozenset()) -> Fingerprint:
+    """Takes the fingerprint of a backbone.
 
     Args:
         model: the backbone, with its weights in place.
         sites: the edited layers.
+        trained: names of parameters that are trained in full, which are no part of the base's identity.
 
     Returns:
         The fingerprint.
@@ -73,21 +80,22 @@ def fingerprint_of(model: nn.Module, sites: list[Site]) -> Fingerprint:
         ValueError: a weight is on the meta device.
     """
     shapes, weights = hashlib.sha256(), hashlib.sha256()
-    readable = True
     for site in sorted(sites, key=lambda site: site.name):
-        weight = site.module.get_parameter("weight")
-        if weight.is_meta:
-            raise ValueError(f"{site.name} is on the meta device: the base has no weights yet to take a fingerprint of")
-        shapes.update(
-            f"{site.name} {site.layout.out_features} {site.layout.in_features} {site.layout.kernel};".encode()
-        )
-        if not weight.is_floating_point():
-            readable = False
+        layout = site.layout
+        shapes.update(f"{site.name} {layout.out_features} {layout.in_features} {layout.kernel};".encode())
+    for name, parameter in sorted(model.named_parameters()):
+        if OWNER in name.split(".") or name in trained or not parameter.is_floating_point():
             continue
-        flat = weight.detach().reshape(-1)
-        # Integer arithmetic: a float32 linspace cannot address the elements of a large weight exactly.
-        count = min(SAMPLES, flat.numel())
-        index = torch.arange(count, device=flat.device) * flat.numel() // count
-        sample = flat[index].to(torch.bfloat16).cpu()
-        weights.update(sample.view(torch.int16).numpy().tobytes())
+        if parameter.is_meta:
+            raise ValueError(f"{name} is on the meta device: the base has no weights yet to take a fingerprint of")
+        weights.update(_sample(parameter.detach()))
+    readable = all(site.module.get_parameter("weight").is_floating_point() for site in sites)
     return Fingerprint(type(model).__name__, shapes.hexdigest(), weights.hexdigest() if readable else None)
+
+
+def _sample(tensor: Tensor) -> bytes:
+    flat = tensor.reshape(-1)
+    count = min(SAMPLES, flat.numel())
+    # Integers: a float32 range cannot address the elements of a large weight exactly.
+    index = torch.arange(count, device=flat.device) * STRIDE % max(1, flat.numel())
+    return flat[index].to(torch.bfloat16).cpu().view(torch.int16).numpy().tobytes()

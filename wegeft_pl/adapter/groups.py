@@ -8,28 +8,15 @@ it gives every shared tensor exactly one key in a state dict.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from torch import nn
 
 from wegeft_pl.adapter.config import AdapterConfig
 from wegeft_pl.adapter.layout import Layout
+from wegeft_pl.adapter.owner import OWNER, Owner
 from wegeft_pl.adapter.sites import Site
 from wegeft_pl.adapter.targets import compile_expression, type_pattern
 from wegeft_pl.generators import Generator
-
-OWNER = "wegeft"
-
-
-class Owner(nn.ModuleDict):
-    """The module ``wegeft``: generators by group name.
-
-    Called only where the model's root is an nn.Sequential, which runs every child: then it passes its input on.
-    """
-
-    def forward(self, x: Any) -> Any:
-        """Returns ``x``."""
-        return x
 
 
 @dataclass(eq=False)
@@ -130,20 +117,30 @@ def host_of(model: nn.Module, names: list[str]) -> str:
     return ".".join(shared)
 
 
-def register(model: nn.Module, group: Group) -> None:
-    """Makes the group's generator a child of its owner, creating the owner on first use.
+def check_prefixes(groups: list[Group]) -> None:
+    """Refuses groups that one owner would have to hold under the same name.
 
     Raises:
-        ValueError: two groups of one owner would get the same name.
+        ValueError: names both groups.
     """
+    seen: dict[str, Group] = {}
+    for group in groups:
+        first = seen.setdefault(group.prefix, group)
+        if first is not group:
+            raise ValueError(
+                f"groups {first.name} and {group.name} would both be {group.prefix}; use sharing with expressions"
+            )
+
+
+def register(model: nn.Module, group: Group) -> None:
+    """Makes the group's generator a child of its owner, creating the owner on first use."""
     host = model.get_submodule(group.host)
     children = dict(host.named_children())
     if OWNER not in children:
         host.add_module(OWNER, Owner())
     owner = host.get_submodule(OWNER)
     assert isinstance(owner, Owner)
-    if group.key in owner:
-        raise ValueError(f"two groups are both called {group.prefix}; rename a module or use a custom sharing")
+    assert group.key not in owner
     owner[group.key] = group.generator
 
 

@@ -9,11 +9,12 @@ from torch import nn
 
 from wegeft_pl.adapter.adapter import Adapter, adapter_of
 from wegeft_pl.adapter.config import AdapterConfig
-from wegeft_pl.adapter.groups import OWNER, Group, group_names, host_of
+from wegeft_pl.adapter.groups import Group, check_prefixes, group_names, host_of
 from wegeft_pl.adapter.layout import layout_of
+from wegeft_pl.adapter.owner import OWNER
 from wegeft_pl.adapter.sites import Site
 from wegeft_pl.adapter.targets import match_modules, match_targets
-from wegeft_pl.adapter.trained import TrainedModule
+from wegeft_pl.adapter.trained import TrainedInFull
 from wegeft_pl.generators import Generator
 
 
@@ -70,11 +71,12 @@ def inject(model: nn.Module, config: AdapterConfig) -> Adapter:
         generator.float().to(device)
         sites = [Site(name, matched[name], layouts[name], generator, config) for name in names]
         groups.append(Group(group_name, generator, host_of(model, names), sites))
+    check_prefixes(groups)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    # A module inside another one that is trained in full is trained with it, once.
+    # A module inside another one that is trained in full is trained with it.
     outer = [name for name in trained if not any(name.startswith(other + ".") for other in trained)]
-    adapter = Adapter(model, config, groups, [TrainedModule.prepare(model, name) for name in outer])
+    adapter = Adapter(model, config, groups, TrainedInFull.prepare(model, outer))
     adapter.attach()
     return adapter
 

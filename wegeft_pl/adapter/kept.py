@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from wegeft_pl.adapter.groups import OWNER
+from wegeft_pl.adapter.owner import OWNER
 
 if TYPE_CHECKING:
     from wegeft_pl.adapter.adapter import Adapter
@@ -16,53 +16,52 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Kept:
-    """Values that a merge overwrites, and dtypes that it converts.
+    """Values that a merge overwrites or narrows, and dtypes that it widens.
 
     Args:
-        values: copies on the CPU, by parameter name: edited layers' weights and biases, and ``also_train``.
-        dtypes: every parameter's and buffer's dtype by name; a conversion to a wider dtype is undone exactly.
-        surroundings: the dtype that each module of ``also_train`` computed among.
+        values: copies on the CPU, by the tensor's name in the backbone.
+        dtypes: dtypes of tensors that are only widened, which is undone exactly by narrowing them again.
+        surroundings: the dtypes around the parameters of ``also_train``.
     """
 
     values: dict[str, Tensor]
     dtypes: dict[str, torch.dtype]
-    surroundings: list[torch.dtype]
+    surroundings: dict[str, torch.dtype]
 
     @classmethod
-    def of(cls, adapter: Adapter, everything: bool) -> Kept:
+    def of(cls, adapter: Adapter, dtype: torch.dtype | None) -> Kept:
         """Copies what a merge of this adapter will change.
 
         Args:
             adapter: attached.
-            everything: the whole model will be converted, so all dtypes are noted.
+            dtype: what the whole model will be converted to, or None.
         """
-        tensors = {
-            f"{site.name}.{name}": parameter
-            for site in adapter.sites
-            for name, parameter in site.module.named_parameters(recurse=False)
+        overwritten = {
+            f"{site.name}.{name}" for site in adapter.sites for name, _ in site.module.named_parameters(recurse=False)
         }
-        tensors |= {name: parameter for module in adapter.trained for name, parameter in module.named_parameters()}
-        model = adapter.model
-        every = [*model.named_parameters(), *model.named_buffers()] if everything else []
-        return cls(
-            {name: parameter.detach().cpu().clone() for name, parameter in tensors.items()},
-            {name: tensor.dtype for name, tensor in every},
-            [module.surroundings for module in adapter.trained],
-        )
+        overwritten |= {name for name, _ in adapter.trained.named_parameters()}
+        values, dtypes = {}, {}
+        for name, tensor in _tensors(adapter).items():
+            converted = dtype is not None and tensor.is_floating_point() and tensor.dtype != dtype
+            narrowed = converted and torch.promote_types(tensor.dtype, dtype) != dtype  # type: ignore[arg-type]
+            if name in overwritten or narrowed:
+                values[name] = tensor.detach().cpu().clone()
+            elif converted:
+                dtypes[name] = tensor.dtype
+        return cls(values, dtypes, dict(adapter.trained.surroundings))
 
     def restore(self, adapter: Adapter) -> None:
         """Puts everything back, bit for bit."""
-        model = adapter.model
-        buffers = dict(model.named_buffers())
+        tensors = _tensors(adapter)
         for name, dtype in self.dtypes.items():
-            # The generators are in no state dict of a merged model; their dtype never changed.
-            tensor = buffers.get(name)
-            if tensor is None and OWNER not in name.split("."):
-                tensor = model.get_parameter(name)
-            if tensor is not None:
-                tensor.data = tensor.data.to(dtype)
+            tensors[name].data = tensors[name].data.to(dtype)
         for name, value in self.values.items():
-            parameter = model.get_parameter(name)
-            parameter.data = value.to(parameter.device)
-        for module, dtype in zip(adapter.trained, self.surroundings, strict=True):
-            module.surroundings = dtype
+            tensors[name].data = value.to(tensors[name].device)
+        adapter.trained.surroundings = self.surroundings
+
+
+def _tensors(adapter: Adapter) -> dict[str, Tensor]:
+    """The base's parameters and buffers by name, without the generators'."""
+    model = adapter.model
+    named: list[tuple[str, Tensor]] = [*model.named_parameters(remove_duplicate=False), *model.named_buffers()]
+    return {name: tensor for name, tensor in named if OWNER not in name.split(".")}

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from wegeft_pl.adapter.adapter import Adapter
-from wegeft_pl.adapter.groups import OWNER
+from wegeft_pl.adapter.owner import OWNER
 from wegeft_pl.adapter.sites import Site
 from wegeft_pl.adapter.storage import claim_directory, write_json, write_tensors
 from wegeft_pl.version import __version__
@@ -42,11 +42,18 @@ def export_lora(
 
     Raises:
         FileExistsError: the folder already holds an export.
-        ValueError: the adapter is not attached, or a layer's change is no LoRA in PEFT's sense: an input-side change of
-            a convolution larger than 1x1, or of a grouped convolution.
+        ValueError: the adapter is not attached, a tied tensor is trained in full, or a layer's change is no LoRA in
+            PEFT's sense: an input-side change of a convolution larger than 1x1, or of a grouped convolution.
     """
     if adapter.state != "attached":
         raise ValueError(f"the adapter must be attached to its base to be exported, but it is {adapter.state}")
+    for name, _ in adapter.trained.named_parameters():
+        users = list(adapter.trained.users(name))
+        if len(users) > 1:
+            raise ValueError(
+                f"{' and '.join(users)} share {name}, which is trained in full; PEFT would load them apart, so there "
+                "is no such LoRA; merge instead"
+            )
     claim_directory(directory, [TENSORS, CONFIG], overwrite)
     biased = any(site.bias_change() is not None for site in adapter.sites)
     tensors: dict[str, Tensor] = {}
@@ -54,9 +61,8 @@ def export_lora(
     for site in adapter.sites:
         tensors |= _site_tensors(site, biased)
         rank = max(rank, tensors[f"base_model.model.{site.name}.lora_A.weight"].shape[0])
-    for module in adapter.trained:
-        for name, parameter in module.named_parameters():
-            tensors[f"base_model.model.{name}"] = parameter.detach().to(torch.float32).cpu().clone()
+    for name, parameter in adapter.trained.named_parameters():
+        tensors[f"base_model.model.{name}"] = parameter.detach().to(torch.float32).cpu().clone()
     write_tensors(directory / TENSORS, tensors, {"exported_by": f"wegeft_pl {__version__}"})
     write_json(directory / CONFIG, _config(adapter, rank, biased, base_name, task_type))
 
@@ -101,7 +107,7 @@ def _config(adapter: Adapter, rank: int, biased: bool, base_name: str | None, ta
         "inference_mode": True,
         "init_lora_weights": True,
         "target_modules": _short_targets(adapter.model, [site.name for site in adapter.sites]),
-        "modules_to_save": [module.name for module in adapter.trained] or None,
+        "modules_to_save": adapter.trained.modules or None,
         "use_rslora": False,
         "use_dora": False,
     }

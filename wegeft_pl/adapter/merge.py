@@ -27,7 +27,7 @@ def merge(
 ) -> MergeReport:
     """Folds the adapter into the weights in place and takes the hooks off; the model is a plain model again.
 
-    Modules of ``also_train`` are rounded to the base's dtype.
+    Modules of ``also_train`` are rounded to the base's dtype and reported like edited layers.
 
     Args:
         model: the backbone that the adapter is attached to.
@@ -52,14 +52,13 @@ def merge(
     fingerprint = adapter.fingerprint
     with torch.no_grad():
         if keep_base:
-            adapter.kept = Kept.of(adapter, everything=dtype is not None)
+            adapter.kept = Kept.of(adapter, dtype)
         if dtype is not None:
             _convert(model, adapter, dtype)
         before = None if probe is None else probe().detach().float().cpu()
         layers = [_merge_site(site) for site in adapter.sites]
         adapter.detach()
-        for module in adapter.trained:
-            module.round()
+        layers += _round_trained(adapter)
         adapter.state = "merged"
         # The book stays, so that the same model cannot be merged or injected twice by accident.
         model.__dict__[BOOK] = adapter
@@ -90,8 +89,7 @@ def unmerge(model: nn.Module, adapter: Adapter) -> None:
         for site in adapter.sites:
             _check_solvable(site)
     with torch.no_grad():
-        for module in adapter.trained:
-            module.widen()
+        adapter.trained.widen()
         if adapter.kept is None:
             for site in adapter.sites:
                 _solve_site(site)
@@ -108,8 +106,7 @@ def _convert(model: nn.Module, adapter: Adapter, dtype: torch.dtype) -> None:
     for tensor in [*model.parameters(), *model.buffers()]:
         if tensor.is_floating_point() and id(tensor) not in own:
             tensor.data = tensor.data.to(dtype)
-    for module in adapter.trained:
-        module.surroundings = dtype
+    adapter.trained.surroundings = dict.fromkeys(adapter.trained.surroundings, dtype)
 
 
 def _check_untied(model: nn.Module, name: str, weight: Tensor) -> None:
@@ -128,18 +125,32 @@ def _merge_site(site: Site) -> LayerReport:
     moved = site.bias_change(exact)
     old = weight.detach().to(exact)
     merged = (old + change).to(weight.dtype)
-    applied = merged.to(exact) - old
-    size = float(change.norm())
-    report = LayerReport(
-        name=site.name,
-        relative_change=size / max(float(old.norm()), torch.finfo(exact).tiny),
-        changed=float((applied != 0).float().mean()),
-        rounding_loss=float((applied - change).norm()) / size if size > 0 else 0.0,
-    )
     weight.data = merged.contiguous()
     if bias is not None and moved is not None:
         bias.data = (bias.detach().to(exact) + moved).to(bias.dtype)
-    return report
+    return _report(site.name, old, change, merged)
+
+
+def _round_trained(adapter: Adapter) -> list[LayerReport]:
+    wanted = {name: parameter.detach().clone() for name, parameter in adapter.trained.named_parameters()}
+    adapter.trained.round()
+    reports = []
+    for name, parameter in adapter.trained.named_parameters():
+        old = adapter.trained.originals[name].to(wanted[name])
+        reports.append(_report(name, old, wanted[name] - old, parameter.detach()))
+    return reports
+
+
+def _report(name: str, old: Tensor, change: Tensor, merged: Tensor) -> LayerReport:
+    """Compares what was wanted, old + change, with what the merged tensor holds."""
+    applied = merged.to(change.dtype) - old
+    size = float(change.norm())
+    return LayerReport(
+        name=name,
+        relative_change=size / max(float(old.norm()), torch.finfo(change.dtype).tiny),
+        changed=float((applied != 0).float().mean()),
+        rounding_loss=float((applied - change).norm()) / size if size > 0 else 0.0,
+    )
 
 
 def _core(site: Site) -> Tensor:

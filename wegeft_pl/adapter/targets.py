@@ -14,13 +14,15 @@ ALL_LINEAR = "all-linear"
 
 
 def block_index(name: str) -> int | None:
-    """The index of the repeated block that a module sits in: the first number in its name, or None.
+    """The index of the repeated block that a module sits in: the first number in its path, or None.
+
+    A number at the end is the module's own name (the second layer of a classifier) and no block.
 
     Example:
-        >>> block_index("model.layers.11.self_attn.q_proj")
-        11
+        >>> block_index("model.layers.11.self_attn.q_proj"), block_index("classifier.1")
+        (11, None)
     """
-    return next((int(part) for part in name.split(".") if part.isdigit()), None)
+    return next((int(part) for part in name.split(".")[:-1] if part.isdigit()), None)
 
 
 def type_pattern(name: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,64 +13,82 @@ from torch.utils.hooks import RemovableHandle
 
 
 @dataclass(eq=False)
-class TrainedModule:
-    """One module of the backbone whose own parameters are trained, in float32 whatever the base's dtype.
+class TrainedInFull:
+    """The parameters of the backbone itself that are trained, in float32 whatever the base's dtype.
 
-    A base in bfloat16 keeps computing in bfloat16 around it: inputs are cast to float32 on the way in and outputs back
-    on the way out. Updates of AdamW are mostly smaller than half a bfloat16 step and would be lost without this.
+    A base in bfloat16 keeps computing in bfloat16 around them: inputs are cast to float32 on the way in and outputs
+    back on the way out. Updates of AdamW are mostly smaller than half a bfloat16 step and would be lost without this.
+
+    A tied tensor is one parameter under one name, however many of its modules were asked for.
 
     Args:
-        name: the module's name in the backbone.
-        module: the module; all parameters below it are trained.
-        users: modules that hold one of these parameters directly; with tied weights these lie elsewhere too.
-        surroundings: the base's dtype, which its outputs are cast to.
+        model: the backbone.
+        modules: names of the modules, as matched; all parameters below them are trained.
+        surroundings: the base's dtype around each parameter, by the parameter's name in the backbone.
+        originals: the base's values on the CPU, by the same names; empty on the meta device.
     """
 
-    name: str
-    module: nn.Module
-    users: list[nn.Module]
-    surroundings: torch.dtype
+    model: nn.Module
+    modules: list[str]
+    surroundings: dict[str, torch.dtype]
+    originals: dict[str, Tensor]
 
     @classmethod
-    def prepare(cls, model: nn.Module, name: str) -> TrainedModule:
-        """Unfreezes the module's parameters and holds them in float32 (or in float64, for a float64 base)."""
-        module = model.get_submodule(name)
-        owned = {id(parameter) for parameter in module.parameters()}
-        users = [m for m in model.modules() if any(id(p) in owned for p in m.parameters(recurse=False))]
-        trained = cls(name, module, users, next(module.parameters()).dtype)
+    def prepare(cls, model: nn.Module, modules: Sequence[str]) -> TrainedInFull:
+        """Unfreezes the modules' parameters and holds them in float32 (or in float64, for a float64 base)."""
+        wanted = {id(parameter) for name in modules for parameter in model.get_submodule(name).parameters()}
+        # named_parameters gives a tied tensor once: that is the name it is trained, saved and counted under.
+        chosen = {name: parameter for name, parameter in model.named_parameters() if id(parameter) in wanted}
+        trained = cls(
+            model,
+            list(modules),
+            {name: parameter.dtype for name, parameter in chosen.items()},
+            {name: parameter.detach().cpu().clone() for name, parameter in chosen.items() if not parameter.is_meta},
+        )
         trained.widen()
-        for parameter in module.parameters():
+        for parameter in chosen.values():
             parameter.requires_grad_(True)
         return trained
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """The trained parameters under their names in the backbone."""
-        yield from self.module.named_parameters(prefix=self.name)
+        """The trained parameters under their names in the backbone, each once."""
+        for name in self.surroundings:
+            yield name, self.model.get_parameter(name)  # looked up: sharded training swaps the objects
+
+    def users(self, name: str) -> dict[str, nn.Module]:
+        """The modules, by name, that hold a parameter directly: more than one where it is tied."""
+        wanted = self.model.get_parameter(name)
+        modules = self.model.named_modules()
+        return {n: m for n, m in modules if any(p is wanted for p in m.parameters(recurse=False))}
 
     def hook(self) -> list[RemovableHandle]:
         """Installs the casts where the base is narrower than float32; returns the handles."""
-        if self.surroundings == _wide(self.surroundings):
-            return []
-        handles = []
-        for user in self.users:
-            handles.append(user.register_forward_pre_hook(CastInputs(_wide(self.surroundings))))
-            handles.append(user.register_forward_hook(CastOutput(self)))
+        handles, seen = [], set()
+        for name, dtype in self.surroundings.items():
+            for user_name, user in self.users(name).items():
+                if dtype == _wide(dtype) or user_name in seen:
+                    continue
+                seen.add(user_name)
+                handles.append(user.register_forward_pre_hook(CastInputs(_wide(dtype))))
+                handles.append(user.register_forward_hook(CastOutput(self, name)))
         return handles
 
     def widen(self) -> None:
         """Holds the parameters in the dtype that they train in."""
-        for parameter in self.module.parameters():
-            parameter.data = parameter.data.to(_wide(self.surroundings))
+        for name, parameter in self.named_parameters():
+            parameter.data = parameter.data.to(_wide(self.surroundings[name]))
 
     def round(self) -> None:
         """Gives the parameters the dtype of their surroundings, values as trained."""
-        for parameter in self.module.parameters():
-            parameter.data = parameter.data.to(self.surroundings)
+        for name, parameter in self.named_parameters():
+            parameter.data = parameter.data.to(self.surroundings[name])
 
-    def freeze(self) -> None:
-        """Makes the module part of the frozen base again, values as trained."""
-        self.round()
-        for parameter in self.module.parameters():
+    def restore(self) -> None:
+        """Makes the parameters part of the frozen base again, with the base's values."""
+        for name, parameter in self.named_parameters():
+            original = self.originals.get(name)
+            value = parameter.data if original is None else original.to(parameter.device)
+            parameter.data = value.to(self.surroundings[name])
             parameter.requires_grad_(False)
 
 
@@ -86,14 +104,14 @@ class CastInputs:
 
 
 class CastOutput:
-    """Forward hook that casts a floating-point output to the dtype of the trained module's surroundings."""
+    """Forward hook that casts a floating-point output to the dtype around a trained parameter."""
 
-    def __init__(self, trained: TrainedModule) -> None:
-        self.trained = trained
+    def __init__(self, trained: TrainedInFull, name: str) -> None:
+        self.trained, self.name = trained, name
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         """Casts every floating-point tensor of the output."""
-        return _cast(output, self.trained.surroundings)
+        return _cast(output, self.trained.surroundings[self.name])
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:

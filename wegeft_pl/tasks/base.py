@@ -134,13 +134,16 @@ class FineTuneTask(LightningModule):
             self.adapter = inject(backbone, self.adapter_config)
 
     def setup(self, stage: str) -> None:
-        """Refuses precisions under which adapters do not learn.
+        """Refuses precisions under which adapters do not learn, and wakes a backbone that is in eval mode.
 
         Raises:
             ValueError: the trainer's precision is 16-true.
         """
         if stage != "fit":
             return
+        if self.backbone is not None and not self.backbone.training:
+            # As from_pretrained leaves it; Lightning keeps it so, and dropout and checkpointing would stay off.
+            self.backbone.train()
         precision = self.trainer.precision
         if precision == "16-true":
             raise ValueError("precision 16-true makes training diverge; use bf16-mixed, or 16-mixed on older GPUs")
@@ -191,24 +194,34 @@ class FineTuneTask(LightningModule):
         return loss_sum
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Normalises the gradients of summed losses."""
-        self._window.normalise(self.trainable_parameters(), self.trainer)
+        """Normalises the gradients of summed losses, and stops at gradients that are not finite.
 
-    def check_finite(self, loss: Tensor) -> None:
-        """Stops the run at a loss that is not a number, before it reaches the weights.
+        Raises:
+            ValueError: a gradient is not finite, so that the step would ruin the weights. Under 16-mixed the loss
+                scaler handles such steps itself.
+        """
+        parameters = self.trainable_parameters()
+        self._window.normalise(parameters, self.trainer)
+        if self.trainer.precision != "16-mixed":
+            gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+            self.check_finite(torch.nn.utils.get_total_norm(gradients), "the gradient's norm")
+
+    def check_finite(self, value: Tensor, what: str = "the loss") -> None:
+        """Stops the run at a value that is not finite, before it reaches the weights.
 
         Args:
-            loss: () the loss of this micro-batch.
+            value: () such as the loss of this micro-batch.
+            what: its name, for the message.
 
         Raises:
             ValueError: names the step, and the last checkpoint, which is kept.
         """
-        if not bool(torch.isfinite(loss.detach())):
+        if not bool(torch.isfinite(value.detach())):
             callback = self.trainer.checkpoint_callback
             last = vars(callback).get("last_model_path") or vars(callback).get("best_model_path") if callback else None
             kept = f"the last good checkpoint is {last}" if last else "no checkpoint had been written yet"
             raise ValueError(
-                f"the loss is {loss.item()} at step {self.global_step} (epoch {self.current_epoch}); {kept}; "
+                f"{what} is {value.item()} at step {self.global_step} (epoch {self.current_epoch}); {kept}; "
                 "lower the learning rate, or clip with --trainer.gradient_clip_val 1.0"
             )
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
+from torchmetrics import SumMetric
 
 from wegeft_pl.metrics import ExactMatch, numbers_equal
 
@@ -85,21 +85,25 @@ class TextEvaluation(Evaluation):
     ) -> None:
         super().__init__()
         self._loss, self._generate, self._extractors = loss, generate, extractors
-        self.mean_loss = MeanMetric()
+        self.loss_sum, self.num_tokens = SumMetric(), SumMetric()
         self.matches = nn.ModuleDict({name: ExactMatch(extract) for name, extract in extractors.items()})
         self._seen: set[int] = set()
+        self.reset()
 
     def update(self, batch: dict[str, Any]) -> list[Prediction]:
-        """Scores one batch; a sample whose id was seen already (a sampler's repeat) is generated but not counted."""
+        """Scores one batch.
+
+        A sample whose id was seen already is not counted again. A negative id marks a row that only fills up a rank's
+        last batch; such a row carries no labels and gives no prediction.
+        """
         loss_sum, num_tokens = self._loss(batch)
-        if num_tokens > 0:
-            self.mean_loss.update(loss_sum / num_tokens, weight=num_tokens)
+        self.loss_sum.update(loss_sum.detach())
+        self.num_tokens.update(num_tokens)
         if self._generate is None or "prompt_ids" not in batch:
             return []
         outputs = self._generate(batch)
-        predictions = [
-            self._judge(*row) for row in zip(batch["id"], batch["prompt"], outputs, batch["reference"], strict=True)
-        ]
+        rows = zip(batch["id"], batch["prompt"], outputs, batch["reference"], strict=True)
+        predictions = [self._judge(*row) for row in rows if row[0] >= 0]
         fresh = [prediction for prediction in predictions if prediction.id not in self._seen]
         self._seen.update(prediction.id for prediction in fresh)
         for match in self.matches.values():
@@ -108,24 +112,30 @@ class TextEvaluation(Evaluation):
         return predictions
 
     def compute(self) -> dict[str, float]:
-        """Returns loss, perplexity, and each score where answers were generated."""
-        scores = {}
-        if self.mean_loss.update_called:
-            loss = float(self.mean_loss.compute())
-            scores = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
+        """Returns loss, perplexity (at most e^700, a float's range), and each score where answers were generated."""
+        # Every rank asks every metric, whether it had samples of its own or not: each is a collective.
+        loss_sum, num_tokens = float(self.loss_sum.compute()), float(self.num_tokens.compute())
+        found = {}
         for name, match in self.matches.items():
             assert isinstance(match, ExactMatch)
-            if match.update_called:
-                scores[name] = float(match.compute())
-        return scores
+            found[name] = float(match.compute())
+        scores = {}
+        if num_tokens:
+            loss = loss_sum / num_tokens
+            scores = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
+        return scores | {name: score for name, score in found.items() if not math.isnan(score)}
 
     def reset(self) -> None:
         """Forgets everything."""
         self._seen.clear()
-        self.mean_loss.reset()
+        # An update with nothing, so that a rank without samples may compute.
+        for total in (self.loss_sum, self.num_tokens):
+            total.reset()
+            total.update(0.0)
         for match in self.matches.values():
             assert isinstance(match, ExactMatch)
             match.reset()
+            match.update([], [])
 
     def _judge(self, id: int, prompt: str, output: str, reference: str) -> Prediction:
         extracted = {name: extract(output) for name, extract in self._extractors.items()}

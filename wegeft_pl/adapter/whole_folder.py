@@ -1,0 +1,36 @@
+"""Folders that appear only when they are complete, so that a failed or killed attempt blocks no later one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def whole_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Gives a hidden folder beside ``folder`` to fill, and renames it to ``folder`` at the end of the block.
+
+    Args:
+        folder: the folder to end up with; its parents are made. It may exist and be empty.
+        overwrite: replace a folder that holds something; until the end of the block that one stays as it is.
+
+    Yields:
+        The folder to fill, empty. It is removed when the block raises, and a killed run's is removed by the next one.
+
+    Raises:
+        OSError: the place cannot be written, or without ``overwrite`` the folder holds something by now.
+    """
+    target = folder.resolve()
+    building = target.with_name(f".{target.name}.tmp")
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    try:
+        yield building
+        if overwrite and target.exists():
+            shutil.rmtree(target)
+        os.replace(building, target)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
