@@ -159,6 +159,9 @@ def test_broken_folders_are_refused_and_the_model_left_alone(adapter: Adapter, t
     edit_config(tmp_path, format_version=1, adapter={"targets": ["q_proj"], "rnak": 2})
     with pytest.raises(ValueError, match="no field 'rnak'"):
         load_adapter(model, tmp_path)
+    edit_config(tmp_path, adapter={"targets": ["q_proj"], "alpha": "x"})
+    with pytest.raises(ValueError, match="a field of 'adapter' has a value of the wrong type"):
+        load_adapter(model, tmp_path)
     edit_config(tmp_path, base={})
     with pytest.raises(ValueError, match="lacks 'model'; the file was cut or edited"):
         load_adapter(model, tmp_path)
@@ -190,6 +193,19 @@ def test_wrong_tensors_are_refused_before_any_is_loaded(adapter: Adapter, change
     with pytest.raises(ValueError, match=message):
         files.load_state(adapter, tensors, "file")
     assert all(torch.equal(before[name], tensor) for name, tensor in adapter.state_dict().items())
+
+
+def test_an_edited_book_of_groups_is_refused(adapter: Adapter, tmp_path: Path) -> None:
+    adapter.save(tmp_path)
+    edit_config(tmp_path, groups={"q_proj": ["model.layers.9.self_attn.q_proj"]})
+    with pytest.raises(ValueError, match="its groups are not those that its config gives"):
+        load_adapter(fresh(), tmp_path)
+
+
+def test_the_run_folder_in_place_of_its_adapter(adapter: Adapter, tmp_path: Path) -> None:
+    adapter.save(tmp_path / "adapter")
+    with pytest.raises(FileNotFoundError, match=r"did you mean .*adapter\?"):
+        load_adapter(fresh(), tmp_path)
 
 
 def test_a_meta_base_has_no_fingerprint() -> None:

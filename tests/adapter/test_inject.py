@@ -170,7 +170,7 @@ def test_also_train_of_a_tied_head_keeps_the_tie_in_a_bfloat16_base(gpt2: GPT2LM
     [
         ({"sharing": "all", "targets": ["q_proj"], "also_train": ["self_attn"]},
          r"also_train: model.layers.0.self_attn holds the target model.layers.0.self_attn.q_proj"),
-        ({"also_train": ["nrom"]}, r"also_train: no module matches 'nrom'"),
+        ({"also_train": ["nrom"]}, r"also_train: no module matches 'nrom'; did you mean 'norm'\? this model has embed"),
         ({"also_train": ["act_fn"]}, r"also_train: model.layers.0.mlp.act_fn is a \w+ without parameters"),
         ({"targets": ["q_proj", "down_proj"], "sharing": [".*proj"]},
          r"group group_0: model.layers.0.self_attn.q_proj has 16 input features and \S+down_proj has 24"),

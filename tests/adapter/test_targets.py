@@ -54,7 +54,7 @@ def test_layers_choose_blocks(llama: LlamaForCausalLM) -> None:
         (
             ["embed_tokens"],
             None,
-            r"model.embed_tokens is a Embedding, which has no editable weight; targets are",
+            r"model.embed_tokens is of type Embedding, which has no editable weight; targets are",
         ),
         (["q_proj"], [0, 5], r"layers: the targets have no block 5; this model has 0 to 1"),
     ],

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from tasks.tiny_task import Batch, loader, make_batch, make_task, trainer
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GPT2LMHeadModel
 
 from wegeft_pl import merge
 from wegeft_pl.losses import IGNORED
@@ -185,6 +185,16 @@ def test_count_batch(llama_folder: Path) -> None:
     batch = make_batch(3)
     count = make_task(llama_folder).count_batch(batch)
     assert (count.samples, count.tokens, count.padded_tokens) == (3, int(batch["attention_mask"].sum()), 36)
+
+
+def test_sequences_beyond_the_context(llama_folder: Path, gpt2: GPT2LMHeadModel) -> None:
+    task = built(llama_folder)
+    with pytest.warns(UserWarning, match="a sequence has 80 tokens and the base was built for 64; lower --data.max_le"):
+        task.loss(make_batch(1, tokens=80))
+    task.loss(make_batch(1, tokens=80))  # said once
+    task.backbone, task._warned = gpt2, True
+    with pytest.raises(ValueError, match=r"a sequence of 40 tokens, .* does not fit the base's 32 positions and 47"):
+        task.loss(make_batch(1, tokens=40))
 
 
 def test_max_new_tokens_must_be_positive() -> None:

@@ -74,6 +74,7 @@ def load_adapter(model: nn.Module, directory: str | Path) -> Adapter:
     adapter = inject(model, config)
     try:
         base.check(adapter.fingerprint, str(directory))
+        _check_groups(adapter, directory)
         load_state(adapter, tensors, str(directory / TENSORS))
     except ValueError:
         adapter.remove()
@@ -89,6 +90,8 @@ def read_description(directory: Path) -> tuple[AdapterConfig, Fingerprint]:
         ValueError: the file is another tool's, of a later format, or lacks a part.
     """
     path = directory / CONFIG
+    if not path.is_file() and (directory / "adapter" / CONFIG).is_file():
+        raise FileNotFoundError(f"no file {path}; did you mean {directory / 'adapter'}?")
     content = read_json(path)
     if content.get("format") != "wegeft_pl":
         kind = content.get("peft_type")
@@ -99,10 +102,21 @@ def read_description(directory: Path) -> tuple[AdapterConfig, Fingerprint]:
             f"{path} has format {content.get('format_version')}, this version reads {FORMAT_VERSION}; update wegeft_pl"
         )
     try:
-        base = {key: content["base"][key] for key in ("model", "shapes", "weights")}
-        return AdapterConfig.from_dict(content["adapter"]), Fingerprint(**base)
+        fields, base = content["adapter"], {key: content["base"][key] for key in ("model", "shapes", "weights")}
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path} lacks {error}; the file was cut or edited") from error
+    try:
+        return AdapterConfig.from_dict(fields), Fingerprint(**base)
+    except TypeError as error:
+        raise ValueError(f"{path}: a field of 'adapter' has a value of the wrong type ({error})") from error
+
+
+def _check_groups(adapter: Adapter, directory: Path) -> None:
+    saved = read_json(directory / CONFIG).get("groups")
+    if saved != describe(adapter)["groups"]:
+        raise ValueError(
+            f"{directory / CONFIG}: its groups are not those that its config gives on this model; the file was edited"
+        )
 
 
 def base_name_of(directory: Path) -> str | None:

@@ -75,7 +75,9 @@ def match_modules(model: nn.Module, patterns: Sequence[str] | str, field: str) -
     hits = {pattern: [name for name in modules if _ends_with(name, pattern)] for pattern in patterns}
     for pattern, names in hits.items():
         if not names:
-            raise ValueError(f"{field}: no module matches {pattern!r}; {_suggestion(pattern, modules)}")
+            # Any module with parameters can be trained in full; only some can be edited.
+            candidates = modules if field == "targets" else _with_parameters(modules)
+            raise ValueError(f"{field}: no module matches {pattern!r}; {_suggestion(pattern, candidates, field)}")
     wanted = {name for names in hits.values() for name in names}
     return {name: module for name, module in modules.items() if name in wanted}
 
@@ -112,7 +114,7 @@ def match_targets(model: nn.Module, targets: Sequence[str] | str, layers: Sequen
             )
         if layout_of(module) is None:
             raise ValueError(
-                f"{name} is a {type(module).__name__}, which has no editable weight; targets are Linear, "
+                f"{name} is of type {type(module).__name__}, which has no editable weight; targets are Linear, "
                 f"Hugging Face Conv1D and Conv2d layers, such as {_known(dict(model.named_modules()))}"
             )
     return matched
@@ -134,18 +136,23 @@ def _ends_with(name: str, pattern: str) -> bool:
     return name == pattern or name.endswith("." + pattern)
 
 
-def _leaf_names(modules: dict[str, nn.Module]) -> list[str]:
-    leaves = (name.rpartition(".")[2] for name, module in modules.items() if layout_of(module) is not None)
+def _with_parameters(modules: dict[str, nn.Module]) -> dict[str, nn.Module]:
+    return {name: module for name, module in modules.items() if any(True for _ in module.parameters(recurse=False))}
+
+
+def _leaf_names(modules: dict[str, nn.Module], field: str = "targets") -> list[str]:
+    every = field != "targets"
+    leaves = (name.rpartition(".")[2] for name, module in modules.items() if every or layout_of(module) is not None)
     return list(dict.fromkeys(leaf for leaf in leaves if not leaf.isdigit()))
 
 
-def _known(modules: dict[str, nn.Module]) -> str:
-    names = _leaf_names(modules)
+def _known(modules: dict[str, nn.Module], field: str = "targets") -> str:
+    names = _leaf_names(modules, field)
     return ", ".join(names[:12]) + (", ..." if len(names) > 12 else "") if names else "no linear or convolution layer"
 
 
-def _suggestion(pattern: str, modules: dict[str, nn.Module]) -> str:
+def _suggestion(pattern: str, modules: dict[str, nn.Module], field: str) -> str:
     last = pattern.rpartition(".")[2]
-    close = get_close_matches(last, _leaf_names(modules), n=1)
+    close = get_close_matches(last, _leaf_names(modules, field), n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"{hint}this model has {_known(modules)}"
+    return f"{hint}this model has {_known(modules, field)}"

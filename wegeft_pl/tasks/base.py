@@ -219,10 +219,15 @@ class FineTuneTask(LightningModule):
         if not bool(torch.isfinite(value.detach())):
             callback = self.trainer.checkpoint_callback
             last = vars(callback).get("last_model_path") or vars(callback).get("best_model_path") if callback else None
+            clipped = bool(self.trainer.gradient_clip_val)
             kept = f"the last good checkpoint is {last}" if last else "no checkpoint had been written yet"
             raise ValueError(
                 f"{what} is {value.item()} at step {self.global_step} (epoch {self.current_epoch}); {kept}; "
-                "lower the learning rate, or clip with --trainer.gradient_clip_val 1.0"
+                + (
+                    "lower the learning rate"
+                    if clipped
+                    else "lower the learning rate, or set trainer.gradient_clip_val"
+                )
             )
 
     # What callbacks and plan ask

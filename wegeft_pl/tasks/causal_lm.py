@@ -5,11 +5,14 @@ Shapes: B batch, T tokens, P prompt tokens, N labelled positions, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from wegeft_pl.backbones import only_positions
@@ -59,6 +62,7 @@ class CausalLMTask(FineTuneTask):
         self.generate = generate
         self.max_new_tokens = max_new_tokens
         self._evaluation: Evaluation | None = None
+        self._warned = False
 
     # Building
 
@@ -102,7 +106,8 @@ class CausalLMTask(FineTuneTask):
         """The logits (N, V) at the positions that predict a labelled token."""
         mask_BT, _ = labelled_positions(batch["labels"])  # noqa: N806
         head = self.model.get_output_embeddings()
-        with only_positions(head, mask_BT):
+        self._warn_beyond_context(batch["input_ids"].shape[1])
+        with only_positions(head, mask_BT), self._fitting(batch["input_ids"]):
             output = self.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
         logits: Tensor = output.logits[0]
         return logits
@@ -134,12 +139,36 @@ class CausalLMTask(FineTuneTask):
             B texts, without prompt and special tokens.
         """
         prompts = batch["prompt_ids"]
-        with torch.no_grad():
+        with torch.no_grad(), self._fitting(prompts):
             tokens = self.model.generate(  # type: ignore[operator]  # nn.Module.__getattr__ hides the mixin's method
                 input_ids=prompts, attention_mask=batch["prompt_mask"], use_cache=True, **self.decoding
             )
         assert isinstance(tokens, Tensor)
         return self.tokenizer.batch_decode(tokens[:, prompts.shape[1] :], skip_special_tokens=True)
+
+    @property
+    def context(self) -> int | None:
+        """How many tokens the base was built for, where its config says so."""
+        return getattr(self.model.config, "max_position_embeddings", None)  # not every architecture has a limit
+
+    def _warn_beyond_context(self, tokens: int) -> None:
+        if not self._warned and self.context is not None and tokens > self.context:
+            self._warned = True
+            rank_zero_warn(
+                f"a sequence has {tokens} tokens and the base was built for {self.context}; lower --data.max_length"
+            )
+
+    @contextmanager
+    def _fitting(self, ids_BT: Tensor) -> Iterator[None]:  # noqa: N803
+        """Explains the lookup that fails where a base has a table of positions."""
+        try:
+            yield
+        except IndexError as error:
+            raise ValueError(
+                f"a sequence of {ids_BT.shape[1]} tokens, the largest id {int(ids_BT.max())}, does not fit the base's "
+                f"{self.context} positions and {self.model.config.vocab_size} ids; lower --data.max_length or "
+                "--model.max_new_tokens, or give the tokenizer that belongs to the base"
+            ) from error
 
     @property
     def decoding(self) -> dict[str, Any]:
