@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from wegeft_pl.cli.errors import allowed_words, find_problem, plain_types, shown_value
+from wegeft_pl.cli.errors import Problem, allowed_words, find_problem, plain_types, shown_value
+from wegeft_pl.cli.explain import say
+from wegeft_pl.cli.parser import RecipeParser
 
 # The file of LIGHTNING.md's list: the places in its messages are lines of this text.
 LISTED = """\
@@ -180,6 +182,30 @@ def test_incomplete_recipes(cli, folder: Path, text: str, message: str) -> None:
     assert outcome.err.count("\n") == 1
 
 
+def test_recipes_that_cannot_be_read(cli, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "my.yaml").write_bytes(b"seed_everything: \xff\n")
+    outcome = cli("fit", "--config", "my.yaml")
+    assert outcome.code == 2
+    assert outcome.err == (
+        "wegeft_pl: config my.yaml is not UTF-8 text: 'utf-8' codec can't decode byte 0xff in position 17: "
+        "invalid start byte\n"
+    )
+    (folder / "my.yaml").write_text("seed_everything: \x01\n")
+    assert cli("fit", "--config", "my.yaml").err.startswith(
+        "wegeft_pl: config my.yaml is not UTF-8 text: unacceptable character #x0001: special characters are not allowed"
+    )
+
+    def refuse(self: Path, encoding: str) -> str:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    outcome = cli("fit", "--config", "my.yaml")
+    assert (outcome.code, outcome.err) == (
+        2,
+        "wegeft_pl: cannot read config my.yaml: Permission denied; check its permissions\n",
+    )
+
+
 def test_the_entry_of_a_list_is_found(cli, folder: Path) -> None:
     text = listed(trainer="callbacks:\n  - class_path: tiny_recipe.Witness\n  - class_path: tiny_recipe.Wintess")
     (folder / "my.yaml").write_text(text)
@@ -232,6 +258,57 @@ def test_mistakes_on_the_command_line(cli, folder: Path, arguments: list[str], m
     outcome = cli("fit", "--config", "my.yaml", *arguments)
     assert (outcome.code, outcome.err) == (2, f"wegeft_pl: {message}\n")
     assert not (folder / "runs").exists()
+
+
+CALLBACKS = """\
+trainer:
+  callbacks:
+  - class_path: tiny_recipe.Witness
+  - class_path: lightning.pytorch.callbacks.EarlyStopping
+    init_args:
+      monitor: val/loss
+      {wrong}
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            CALLBACKS.format(wrong="patience: many"),
+            "trainer.callbacks.patience: expected int, got 'many'  [over.yaml:7]",
+        ),
+        (
+            CALLBACKS.format(wrong="patince: 3"),
+            "no option 'trainer.callbacks.patince'; did you mean 'patience'?  [over.yaml:7]",
+        ),
+        (CALLBACKS.format(wrong="monitor: x"), "key 'monitor' is given twice; keep one  [over.yaml:7]"),
+        ("adapter:\n  rank: 2\n  rank: 3\n", "key 'rank' is given twice; keep one  [over.yaml:3]"),
+        (
+            "model: {class_path: needs_absent.Task}\n",
+            "model: class 'needs_absent.Task' cannot be imported: no module 'absent_package'; is it installed?"
+            "  [over.yaml:1]",
+        ),
+    ],
+)
+def test_mistakes_inside_a_section(cli, folder: Path, monkeypatch: pytest.MonkeyPatch, text: str, message: str) -> None:
+    (folder / "needs_absent.py").write_text("import absent_package\n")
+    monkeypatch.syspath_prepend(folder)
+    (folder / "over.yaml").write_text(text)
+    outcome = cli("fit", "--config", "my.yaml", "--config=over.yaml")
+    assert (outcome.code, outcome.err) == (2, f"wegeft_pl: {message}\n")
+
+
+def test_the_help_of_an_unknown_class(cli, folder: Path) -> None:
+    outcome = cli("fit", "--config", "my.yaml", "--model.help", "Nope")
+    assert (outcome.code, outcome.err) == (2, "wegeft_pl: model: no class 'Nope'\n")
+
+
+def test_a_message_of_another_kind_is_cut_to_its_first_line() -> None:
+    parser = RecipeParser(exit_on_error=False)
+    assert say(Problem(("trainer", "x"), "something new\nand its details"), parser) == "trainer.x: something new"
+    assert say(Problem((), "something new"), parser) == "something new"
+    assert say(Problem(("trainer",), ""), parser) == "trainer: wrong value"
 
 
 def test_precision_names_the_choices(cli, folder: Path) -> None:

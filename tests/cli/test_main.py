@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from wegeft_pl.cli.commands import COMMANDS
+from wegeft_pl.cli.commands import COMMANDS, OWN_COMMANDS
 from wegeft_pl.version import __version__
 
 
@@ -80,6 +81,31 @@ def test_long_messages_are_shortened(cli, folder: Path, monkeypatch: pytest.Monk
     assert outcome.err == "wegeft_pl: one\n  two\n  (shortened; WEGEFT_PL_TRACEBACK=1 shows all of it)\n"
 
 
+def test_long_lines_are_cut(cli, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(command: str, arguments: list[str]) -> int:
+        raise OSError("x" * 3000)
+
+    monkeypatch.setattr("wegeft_pl.cli.main._run_recipe", fail)
+    line, hint = cli("fit").err.splitlines()
+    assert line == "wegeft_pl: " + "x" * 497 + "..."
+    assert hint == "  (shortened; WEGEFT_PL_TRACEBACK=1 shows all of it)"
+
+
+@pytest.mark.parametrize(("raised", "code"), [(KeyboardInterrupt, 130), (BrokenPipeError, 0)])
+def test_ends_that_say_nothing(cli, monkeypatch: pytest.MonkeyPatch, raised: type[BaseException], code: int) -> None:
+    def fail(argv: list[str]) -> int:
+        raise raised
+
+    monkeypatch.setattr("wegeft_pl.cli.configs.main", fail)
+    outcome = cli("configs", "ls")
+    assert (outcome.code, outcome.err) == (code, "")
+
+
+def test_every_own_command_lives_in_the_file_of_its_name() -> None:
+    for name in OWN_COMMANDS:
+        assert callable(importlib.import_module(f"wegeft_pl.cli.{name}").main)
+
+
 def test_the_traceback_of_a_run_error_on_request(cli, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WEGEFT_PL_TRACEBACK", "1")
     outcome = cli("fit", "--config", "my.yaml", "--model.backbone", "nowhere")
@@ -114,9 +140,7 @@ def test_merge_and_export_are_dispatched(cli, monkeypatch: pytest.MonkeyPatch) -
 
 def test_plan_makes_only_task_and_adapter(cli, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[object, ...]] = []
-    module = ModuleType("wegeft_pl.cli.plan")
-    vars(module)["run_plan"] = lambda *arguments, as_json: calls.append((*arguments, as_json))
-    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr("wegeft_pl.cli.plan.run_plan", lambda *arguments, as_json: calls.append((*arguments, as_json)))
     monkeypatch.chdir(folder)
     arguments = ["--data.path", "absent", "--trainer.accelerator", "cuda", "--trainer.devices", "8"]
     assert cli("plan", "--config", "my.yaml", "--adapter.rank", "3", "--json", *arguments).code == 0

@@ -11,6 +11,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from wegeft_pl import AdapterConfig, inject
+from wegeft_pl.cli import base_model
 from wegeft_pl.cli.main import main
 
 IDS = torch.arange(4, 24).reshape(2, 10)
@@ -29,12 +30,12 @@ def trained(llama_folder: Path, folder: Path) -> torch.Tensor:
 
 def test_merge(trained: torch.Tensor, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["merge", "--adapter", "adapter", "--output", "merged"]) == 0
-    assert "14 layers merged" in capsys.readouterr().out
+    assert "15 layers merged" in capsys.readouterr().out
     torch.testing.assert_close(
         AutoModelForCausalLM.from_pretrained("merged")(IDS).logits, trained, rtol=1e-5, atol=1e-5
     )
     assert AutoTokenizer.from_pretrained("merged")("abc")["input_ids"]
-    assert len(json.loads(Path("merged/merge_report.json").read_text())["layers"]) == 14
+    assert len(json.loads(Path("merged/merge_report.json").read_text())["layers"]) == 15  # the 14 sites and the norm
 
 
 def test_merge_of_a_bfloat16_base_keeps_its_dtype_or_widens_it(
@@ -86,3 +87,80 @@ def test_mistakes_are_one_line_and_write_nothing(
     Path("adapter/adapter_config.json").write_text(json.dumps(config))
     assert "does not name its base; give it with --base" in error("--adapter", "adapter", "--output", "out")
     assert not Path("out").exists()
+
+
+@pytest.mark.parametrize("command", ["merge", "export"])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--adpter", "a", "--output", "b"], "no option '--adpter'; did you mean '--adapter'?"),
+        (["--zzz=1"], "no option '--zzz'; `wegeft_pl COMMAND --help` lists the options"),
+        (["--adap", "a"], "no option '--adap'; did you mean '--adapter'?"),
+        ([], "the following arguments are required: --adapter, --output; see `wegeft_pl COMMAND --help`"),
+        (["--adapter"], "option --adapter needs a value"),
+        (
+            ["--adapter", "a", "--output", "b", "run"],
+            "unexpected argument 'run'; see `wegeft_pl COMMAND --help`",
+        ),
+    ],
+)
+def test_usage_errors_are_one_line(
+    capsys: pytest.CaptureFixture[str], command: str, arguments: list[str], message: str
+) -> None:
+    assert main([command, *arguments]) == 2
+    assert capsys.readouterr().err == f"wegeft_pl: {message.replace('COMMAND', command)}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["merge", "--dtype", "flaot32"], "--dtype: 'flaot32' is not one of base, float32; did you mean 'float32'?"),
+        (["export", "--format", "lroa"], "--format: 'lroa' is not one of lora; did you mean 'lora'?"),
+    ],
+)
+def test_wrong_choices(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
+    assert main([*arguments, "--adapter", "a", "--output", "b"]) == 2
+    assert capsys.readouterr().err == f"wegeft_pl: {message}\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "broken"),
+    [("merge", "wegeft_pl.cli.merge.write_json"), ("export", "wegeft_pl.adapter.lora.write_json")],
+)
+def test_a_failed_attempt_leaves_nothing_and_blocks_no_other(
+    trained: torch.Tensor, capsys: pytest.CaptureFixture[str], command: str, broken: str
+) -> None:
+    def fail(path: Path, content: object) -> None:
+        assert (path.parent / ("model.safetensors" if command == "merge" else "adapter_model.safetensors")).exists()
+        raise OSError("No space left on device")
+
+    before = sorted(path.name for path in Path.cwd().iterdir())
+    arguments = [command, "--adapter", "adapter", "--output", "out"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(broken, fail)
+        assert main(arguments) == 1
+    assert capsys.readouterr().err.endswith("wegeft_pl: No space left on device\n")
+    assert sorted(path.name for path in Path.cwd().iterdir()) == before
+    assert main(arguments) == 0
+    assert sorted(path.name for path in Path.cwd().iterdir()) == sorted([*before, "out"])
+
+
+def test_warnings_of_a_merge_are_printed(
+    trained: torch.Tensor, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wegeft_pl.adapter.report.MAX_ROUNDING_LOSS", -1.0)
+    assert main(["merge", "--adapter", "adapter", "--output", "out"]) == 0
+    assert "\nwarning: rounding took 0% of the change of " in capsys.readouterr().err
+
+
+def test_export_as_json(trained: torch.Tensor, llama_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert main(["export", "--adapter", "adapter", "--output", "out", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts == {"path": "out", "format": "lora", "base": str(llama_folder), "layers": 14}
+
+
+def test_a_mount_point_is_refused_before_anything_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "is_mount", lambda self: True)
+    with pytest.raises(ValueError, match="is a mount point; choose a folder inside it as --output"):
+        base_model.claim_output(tmp_path / "out")

@@ -58,11 +58,36 @@ def test_sharding_divides_all_but_activations(
     assert shared["memory_bytes"]["activations"] == whole["memory_bytes"]["activations"]
 
 
+def test_the_merged_model_has_the_bases_dtype_throughout(
+    folder: Path, llama: LlamaForCausalLM, capsys: pytest.CaptureFixture[str]
+) -> None:
+    llama.config.save_pretrained(folder / "shapes")
+    options = ["--model.backbone", "shapes", "--data.max_length", "16", "--model.dtype", "bfloat16"]
+    facts = plan(capsys, *options, "--adapter.also_train", "[lm_head, norm]")
+    assert facts["parameters"]["head"] == 47 * 16 + 16
+    assert facts["files_bytes"]["merged"] == 2 * sum(parameter.numel() for parameter in llama.parameters())
+
+
 def test_tables(folder: Path, llama: LlamaForCausalLM, capsys: pytest.CaptureFixture[str]) -> None:
     llama.config.save_pretrained(folder / "shapes")
-    assert main(["plan", "--config", "llama_gsm8k", "--model.backbone", "shapes", "--data.max_length", "16"]) == 0
+    assert (
+        main(
+            [
+                "plan",
+                "--config",
+                "llama_gsm8k",
+                "--model.backbone",
+                "shapes",
+                "--data.max_length",
+                "16",
+                "--adapter.also_train",
+                "[norm]",
+            ]
+        )
+        == 0
+    )
     text = capsys.readouterr().out
-    for expected in ("q_proj", "down_proj", "64 devices, sharded", "activations", "Files: adapter"):
+    for expected in ("trained in full", "q_proj", "down_proj", "64 devices, sharded", "activations", "Files: adapter"):
         assert expected in text
 
 

@@ -157,6 +157,15 @@ def test_adapter_path_is_loaded_before_the_run(cli, folder: Path, seen) -> None:
     assert outcome.code == 2
 
 
+def test_callbacks_that_a_run_cannot_have_are_left_out(cli, folder: Path, seen, monkeypatch) -> None:
+    monkeypatch.setitem(default_callbacks.DEFAULT_CALLBACKS, "fit", default_callbacks._FIT)
+    (folder / "over.yaml").write_text("trainer: {enable_checkpointing: false}\nadapter: null\n")
+    assert cli("fit", "--config", "my.yaml", "--config", "over.yaml", *WITNESS).code == 0
+    names = {type(callback).__name__ for callback in seen[0][0].callbacks}
+    assert "RunReport" in names
+    assert not names & {"AdapterCheckpoint", "AdapterSaver", "AdapterMonitor", "AdapterMerge"}
+
+
 def test_lightnings_chatter_is_silent(cli, folder: Path) -> None:
     outcome = cli("fit", "--config", "my.yaml", "--trainer.logger", "true")
     assert not any(word in outcome.err + outcome.out for word in ("Tip", "GPU available", "num_workers"))

@@ -92,6 +92,54 @@ def test_last_starts_from_the_start_where_nothing_is_saved(cli, folder: Path) ->
     assert (folder / "runs/my/version_0").is_dir()
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("adapter/adapter.safetensors", ""),
+        ("merged/model.safetensors", ""),
+        ("predictions/val.jsonl", ""),
+        ("run.json", '{"command": "fit"}'),
+        ("run.json", '{"error": "ValueError: nan", "metrics": {"before": {}, "val": {}}}'),
+        ("run.json", "cut off"),
+        ("notes.txt", ""),
+    ],
+)
+def test_last_never_starts_over_on_results(folder: Path, name: str, text: str) -> None:
+    result = folder / "run" / name
+    result.parent.mkdir(parents=True)
+    (folder / "run" / "config.yaml").touch()
+    result.write_text(text)
+    with pytest.raises(UsageError, match=rf"run has no checkpoints/last.ckpt .* overwrite its {name}; choose another"):
+        choose_run_folder("fit", "run", "last", "my", folder)
+
+
+def test_last_starts_over_on_bookkeeping(folder: Path) -> None:
+    run = folder / "run"
+    for name in ("adapter", "checkpoints", "tensorboard", "predictions", ".merged.tmp"):
+        (run / name).mkdir(parents=True)
+    for name in ("config.yaml", "config_before_1.yaml", "tensorboard/events", "predictions/before.jsonl"):
+        (run / name).touch()
+    for name in ("predictions/.val.jsonl.rank0", ".merged.tmp/model.safetensors"):
+        (run / name).touch()
+    (run / "run.json").write_text('{"error": "SIGTERMException: ", "metrics": {"before": {"loss": 1.0}}}')
+    chosen = choose_run_folder("fit", "run", "last", "my", folder)
+    assert (chosen.path, chosen.checkpoint) == (run, None)
+
+
+def test_a_finished_run_without_checkpoints_is_not_started_over(cli, folder: Path) -> None:
+    arguments = ["fit", "--config", "my.yaml", "--run_dir", "run"]
+    assert cli(*arguments).code == 0
+    (folder / "run" / "adapter").mkdir()
+    (folder / "run" / "adapter" / "adapter.safetensors").write_text("trained")
+    outcome = cli(*arguments, "--ckpt_path", "last")
+    assert (outcome.code, outcome.err) == (
+        2,
+        "wegeft_pl: --ckpt_path last: run folder run has no checkpoints/last.ckpt to go on from, and starting over "
+        "would overwrite its adapter/adapter.safetensors; choose another --run_dir\n",
+    )
+    assert (folder / "run" / "adapter" / "adapter.safetensors").read_text() == "trained"
+
+
 def test_last_needs_a_checkpoint_outside_fit(folder: Path) -> None:
     with pytest.raises(UsageError, match=r"last: no checkpoints/last.ckpt in any run of runs/my; give --run_dir DIR"):
         choose_run_folder("test", None, "last", "my", folder)

@@ -9,7 +9,7 @@ import pytest
 
 from wegeft_pl.cli.main import main
 from wegeft_pl.cli.names import shipped_recipes
-from wegeft_pl.cli.plan_recipe import PlanCLI
+from wegeft_pl.cli.plan import PlanCLI
 from wegeft_pl.cli.source import read_source
 
 OVERLAYS = [name for name, path in shipped_recipes().items() if not read_source(path).has(["model"])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
-from wegeft_pl.backbones import architectures
+from wegeft_pl.backbones import architectures, broken
 from wegeft_pl.backbones.names import resolve
 
 if TYPE_CHECKING:
@@ -28,12 +30,20 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         name: ``bundled:NAME``, a folder, or a hub id.
 
     Raises:
-        ValueError: there is none of that name, or the hub cannot be reached.
+        ValueError: there is none of that name, its files are broken, or the hub cannot be reached.
     """
     from transformers import AutoTokenizer
 
-    with _one_line_errors("tokenizer", name):
-        return AutoTokenizer.from_pretrained(resolve(name, needs="tokenizer_config.json"))
+    source = resolve(name, needs="tokenizer_config.json")
+    with _one_line_errors("tokenizer", name, source):
+        try:
+            return AutoTokenizer.from_pretrained(source)
+        except Exception as error:
+            # The tokenizers library raises plain Exception, and transformers a KeyError, on a tokenizer.json of another
+            # layout.
+            if type(error) not in (Exception, KeyError):
+                raise
+            raise ValueError(f"tokenizer.json has not the layout of a tokenizer ({error})") from error
 
 
 def load(name: str, *, causal_lm: bool, dtype: str = "auto", meta: bool = False) -> PreTrainedModel:
@@ -50,21 +60,37 @@ def load(name: str, *, causal_lm: bool, dtype: str = "auto", meta: bool = False)
         The model, in eval mode as transformers gives it.
 
     Raises:
-        ValueError: the name or dtype is unknown, files are missing or broken, or the hub cannot be reached.
+        ValueError: the name or dtype is unknown, the model is of another kind, files are missing or broken, or the hub
+            cannot be reached.
     """
     import transformers
 
     auto = transformers.AutoModelForCausalLM if causal_lm else transformers.AutoModel
     chosen = _dtype(dtype)
-    with _one_line_errors("backbone", name):
+    if name in architectures.names() and not meta:
+        raise ValueError(f"backbone: {name!r} is a shipped architecture without weights; give a hub id or a folder")
+    source = name if name in architectures.names() else resolve(name)
+    with _one_line_errors("backbone", name, source):
+        config = _config(name)
+    if causal_lm and type(config) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise ValueError(
+            f"backbone: {name!r} is a {config.model_type} model, but a causal language model is needed, such as Llama, "
+            "Qwen or GPT-2"
+        )
+    with _one_line_errors("backbone", name, source):
         if meta:
-            config = _config(name)
             own = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
             with torch.device("meta"):
                 return auto.from_config(config, dtype=chosen or own)
-        if name in architectures.names():
-            raise ValueError(f"backbone: {name!r} is a shipped architecture without weights; give a hub id or a folder")
-        return auto.from_pretrained(resolve(name), dtype=chosen or "auto")
+        model, info = auto.from_pretrained(source, dtype=chosen or "auto", output_loading_info=True)
+        missing = sorted(info["missing_keys"])
+        if missing and causal_lm:
+            # transformers draws them at random. (Bare encoders lack a pooler that their checkpoints never had.)
+            raise ValueError(
+                f"backbone: the files of {name!r} lack {missing[0]} ({len(missing)} missing tensors), which its config "
+                "asks for; download or save the model again"
+            )
+        return model
 
 
 def checkpoint_activations(model: PreTrainedModel) -> None:
@@ -84,12 +110,17 @@ def save(model: nn.Module, directory: Path, tokenizer: PreTrainedTokenizerBase |
         model: a transformers model without an attached adapter.
         directory: made where it does not exist.
         tokenizer: saved beside the model, or None.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written.
     """
     from transformers import PreTrainedModel
 
     assert isinstance(model, PreTrainedModel)
-    # Recomputed by from_pretrained; a stale name would point people at the base.
-    model.save_pretrained(directory)
+    try:
+        model.save_pretrained(directory)
+    except SafetensorError as error:  # what safetensors makes of a full disk
+        raise OSError(f"cannot write the weights to {directory}: {error}") from error
     if tokenizer is not None:
         tokenizer.save_pretrained(directory)
 
@@ -113,19 +144,40 @@ def _config(name: str) -> PretrainedConfig:
 
 
 @contextmanager
-def _one_line_errors(what: str, name: str) -> Iterator[None]:
-    """Turns the hub's long messages into one that says what to do, and silences its retry chatter."""
+def _one_line_errors(what: str, name: str, source: str) -> Iterator[None]:
+    """Turns the libraries' messages into one line that names the file and says what to do, and silences retry chatter.
+
+    Args:
+        what: ``backbone`` or ``tokenizer``.
+        name: what the user wrote.
+        source: what it resolved to.
+    """
+    from huggingface_hub.errors import StrictDataclassError
     from huggingface_hub.utils import logging as hub_logging
 
     before = hub_logging.get_verbosity()
     hub_logging.set_verbosity(logging.ERROR)
     try:
         yield
+    except SafetensorError as error:
+        file = broken.weights(source) or name
+        raise ValueError(f"{what}: {file} is cut or broken ({error}); {broken.way_out(source)}") from error
+    except json.JSONDecodeError as error:
+        file = broken.json_file(source) or name
+        raise ValueError(f"{what}: {file} is not valid JSON ({error}); {broken.way_out(source)}") from error
     except OSError as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        hint = "no such folder here; check a hub id's spelling, the network and the licence, or give a local folder"
+        hint = broken.way_out(source) if Path(source).is_dir() else hint
+        raise ValueError(f"{what}: cannot load {name!r}: {first[:300]} ({hint})") from error
+    except (ValueError, StrictDataclassError) as error:
+        text = " ".join(str(error).split())
+        raise ValueError(f"{what}: cannot load {name!r}: {text[:300]}") from error
+    except RuntimeError as error:
+        if "ignore_mismatched_sizes" not in str(error):
+            raise
         raise ValueError(
-            f"{what}: cannot load {name!r}: {first[:300]} (no such folder here; for a hub id, check the "
-            "spelling, the network and the licence, or give a local folder)"
+            f"{what}: the weights of {name!r} have other shapes than its config.json says; {broken.way_out(source)}"
         ) from error
     finally:
         hub_logging.set_verbosity(before)

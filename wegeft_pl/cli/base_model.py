@@ -47,10 +47,12 @@ def load_with_adapter(adapter_folder: Path, base: str, dtype: str = "auto") -> t
 
 
 def claim_output(folder: Path) -> None:
-    """Refuses a folder that already holds something.
+    """Refuses a folder that already holds something, before a model is loaded.
 
     Raises:
-        ValueError: the folder is not empty.
+        ValueError: the folder is not empty, or is a mount point, which nothing can be renamed to.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} exists and is not empty; choose another --output")
+    if folder.is_mount():
+        raise ValueError(f"{folder} is a mount point; choose a folder inside it as --output")

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 from pathlib import Path
-from typing import NoReturn
 
 from wegeft_pl.cli.close_match import did_you_mean
 from wegeft_pl.cli.failure import UsageError
+from wegeft_pl.cli.light_parser import LightParser
 from wegeft_pl.cli.names import find_shipped, shipped_recipes
 
 _ACTIONS = ("ls", "show", "cp")
-
-
-class _Parser(argparse.ArgumentParser):
-    """An argparse parser whose errors are one line like everybody else's."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; see `{self.prog} --help`")
 
 
 def first_comment(path: Path) -> str:
@@ -43,8 +35,8 @@ def main(argv: list[str]) -> int:
     Raises:
         UsageError: for unknown recipes or arguments and when a copy would overwrite a file.
     """
-    parser = _Parser(prog="wegeft_pl configs", description="The recipes that come with the package.")
-    actions = parser.add_subparsers(dest="action", required=True, metavar="ls|show|cp", parser_class=_Parser)
+    parser = LightParser(prog="wegeft_pl configs", description="The recipes that come with the package.")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ls|show|cp", parser_class=LightParser)
     ls = actions.add_parser("ls", help="list the recipes, one line each")
     ls.add_argument("--json", action="store_true", help="as JSON: a list of {name, description, path}")
     show = actions.add_parser("show", help="print a recipe")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 
+from wegeft_pl.adapter.whole_folder import whole_folder
 from wegeft_pl.cli import base_model
+from wegeft_pl.cli.light_parser import LightParser
 
 
 def main(argv: list[str]) -> int:
@@ -18,16 +19,17 @@ def main(argv: list[str]) -> int:
     Returns:
         The exit code.
     """
-    parser = argparse.ArgumentParser(prog="wegeft_pl export", description=__doc__)
+    parser = LightParser(prog="wegeft_pl export", description=__doc__)
     base_model.add_arguments(parser)
     parser.add_argument("--format", choices=["lora"], default="lora", help="lora: a PEFT LoRA folder, exact")
     parser.add_argument("--json", action="store_true", help="print what was written as JSON")
     options = parser.parse_args(argv)
     base_model.claim_output(options.output)
     base = base_model.find_base(options.adapter, options.base)
-    # The factors come from the base's weights; float32 keeps what a bfloat16 checkpoint holds exactly.
-    _, adapter = base_model.load_with_adapter(options.adapter, base, "float32")
-    adapter.export_lora(options.output, base_name=base, task_type="CAUSAL_LM")
+    with whole_folder(options.output) as building:
+        # The factors come from the base's weights; float32 keeps what a bfloat16 checkpoint holds exactly.
+        _, adapter = base_model.load_with_adapter(options.adapter, base, "float32")
+        adapter.export_lora(building, base_name=base, task_type="CAUSAL_LM")
     facts = {"path": str(options.output), "format": options.format, "base": base, "layers": len(adapter.sites)}
     if options.json:
         json.dump(facts, sys.stdout, indent=2)

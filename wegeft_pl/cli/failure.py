@@ -15,6 +15,8 @@ RUN_ERROR = 1
 INTERRUPTED = 130
 
 _MAX_LINES = 2
+#: Libraries list everything they know in one line; a terminal shows about this much of it at a glance.
+_MAX_CHARACTERS = 500
 
 
 class UsageError(Exception):
@@ -45,7 +47,7 @@ def root_cause(error: Exception) -> Exception:
 
 
 def report(error: BaseException, code: int) -> int:
-    """Prints an error as one or two lines on stderr, after its traceback when that was asked for.
+    """Prints an error as one or two lines of limited length on stderr, after its traceback when that was asked for.
 
     Args:
         error: what went wrong; its text should state the constraint, the value and the way out.
@@ -57,7 +59,12 @@ def report(error: BaseException, code: int) -> int:
     if os.environ.get(TRACEBACK_VARIABLE, "") not in ("", "0"):
         traceback.print_exception(error)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    if len(lines) > _MAX_LINES:
-        lines = [*lines[:_MAX_LINES], f"(shortened; {TRACEBACK_VARIABLE}=1 shows all of it)"]
-    print("wegeft_pl: " + "\n  ".join(lines), file=sys.stderr)
+    kept = [_cut(line) for line in lines[:_MAX_LINES]]
+    if kept != lines:
+        kept.append(f"(shortened; {TRACEBACK_VARIABLE}=1 shows all of it)")
+    print("wegeft_pl: " + "\n  ".join(kept), file=sys.stderr)
     return code
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= _MAX_CHARACTERS else line[: _MAX_CHARACTERS - 3] + "..."

@@ -67,12 +67,8 @@ def _dispatch(arguments: list[str]) -> int:
             read_source(find_recipe(name))  # a wrong name should not wait for torch
     if command in TRAINER_COMMANDS:
         return _run_recipe(command, rest)
-    run: Callable[[list[str]], int] = importlib.import_module(_module_of(command)).main
+    run: Callable[[list[str]], int] = importlib.import_module(f"wegeft_pl.cli.{command}").main
     return run(rest)
-
-
-def _module_of(command: str) -> str:
-    return "wegeft_pl.cli.plan_recipe" if command == "plan" else f"wegeft_pl.cli.{command}"
 
 
 def _check_installed() -> None:

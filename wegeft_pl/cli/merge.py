@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from functools import partial
@@ -13,8 +12,10 @@ from torch import Tensor
 
 from wegeft_pl.adapter import MergeReport, merge
 from wegeft_pl.adapter.storage import write_json
+from wegeft_pl.adapter.whole_folder import whole_folder
 from wegeft_pl.backbones import huggingface
 from wegeft_pl.cli import base_model
+from wegeft_pl.cli.light_parser import LightParser
 
 REPORT = "merge_report.json"
 #: Text whose logits are compared before and after merging, where no other is given.
@@ -58,23 +59,25 @@ def write_merged(adapter: Path, base: str, output: Path, dtype: str, probe_text:
 
     Raises:
         ValueError: the output is taken, or adapter and base do not fit.
+        OSError: the output cannot be written; nothing is left there.
     """
     base_model.claim_output(output)
-    model, loaded = base_model.load_with_adapter(adapter, base, "auto" if dtype == "base" else dtype)
-    tokenizer = huggingface.load_tokenizer(base)
-    tokens = torch.tensor([tokenizer(probe_text)["input_ids"]])
+    with whole_folder(output) as building:  # before loading, so that a place that cannot be written costs no waiting
+        model, loaded = base_model.load_with_adapter(adapter, base, "auto" if dtype == "base" else dtype)
+        tokenizer = huggingface.load_tokenizer(base)
+        tokens = torch.tensor([tokenizer(probe_text)["input_ids"]])
 
-    def probe() -> Tensor:
-        return model(input_ids=tokens, use_cache=False).logits
+        def probe() -> Tensor:
+            return model(input_ids=tokens, use_cache=False).logits
 
-    report = merge(model, loaded, probe=partial(probe))
-    huggingface.save(model, output, tokenizer)
-    write_json(output / REPORT, report.to_dict())
+        report = merge(model, loaded, probe=partial(probe))
+        huggingface.save(model, building, tokenizer)
+        write_json(building / REPORT, report.to_dict())
     return report
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="wegeft_pl merge", description=__doc__)
+def _parser() -> LightParser:
+    parser = LightParser(prog="wegeft_pl merge", description=__doc__)
     base_model.add_arguments(parser)
     parser.add_argument(
         "--dtype",

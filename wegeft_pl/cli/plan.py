@@ -1,135 +1,50 @@
-"""What a run will train and need, from shapes alone: no weights, no data, no devices."""
+"""``wegeft_pl plan``: parses all of a recipe, makes only the task and the adapter, and hands them to the counting."""
 
 from __future__ import annotations
 
-import json
-import sys
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+from lightning.pytorch.cli import LightningArgumentParser
 
-from wegeft_pl.accounting import MemoryEstimate, ParameterCount, bytes_text, count_parameters, estimate_memory
-from wegeft_pl.tasks import AdapterCallback, FineTuneTask
-
-#: Device counts that every plan shows beside the recipe's own.
-DEVICE_COUNTS = (1, 8, 64)
-#: What marks a strategy that spreads weights, gradients and optimiser over devices.
-SHARDED = ("fsdp", "model_parallel", "modelparallel", "deepspeed")
+from wegeft_pl.cli.plan_report import run_plan
+from wegeft_pl.cli.recipe import RecipeCLI
 
 
-def run_plan(
-    task: FineTuneTask,
-    adapter_callback: AdapterCallback | None,
-    data_config: dict[str, Any],
-    trainer_config: dict[str, Any],
-    as_json: bool,
-) -> None:
-    """Builds the backbone on the meta device, injects, counts, and prints.
+class PlanCLI(RecipeCLI):
+    """A recipe of which data and trainer stay plain settings, so that neither data nor devices are needed."""
+
+    def __init__(self, args: list[str]) -> None:
+        super().__init__("plan", args)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds ``--json``."""
+        parser.add_argument("--json", action="store_true", help="Print the plan as JSON, with the words of run.json.")
+
+    def before_instantiate_classes(self) -> None:
+        """Nothing to check: a plan writes no folder."""
+
+    def instantiate_classes(self) -> None:
+        """Makes the task, its optimiser and schedule, and the adapter callback."""
+        wanted = self.config.clone()
+        wanted["data"] = None
+        for name in ("callbacks", "logger", "strategy", "plugins", "profiler"):
+            wanted["trainer"][name] = None
+        self.config_init = self.parser.instantiate(wanted)
+        self.model = self._get(self.config_init, "model")
+        self.adapter = self._get(self.config_init, "adapter")
+        self.data_config: dict[str, Any] = self.config["data"].as_dict()
+        self.trainer_config: dict[str, Any] = self.config["trainer"].as_dict()
+
+
+def main(argv: list[str]) -> int:
+    """Runs ``wegeft_pl plan``.
 
     Args:
-        task: from the recipe; its backbone is built here, without weights.
-        adapter_callback: from the recipe's ``adapter`` section, or None.
-        data_config: the ``data`` section, not instantiated; its batch size and length set the activations.
-        trainer_config: the ``trainer`` section, not instantiated; its devices and strategy set the shards.
-        as_json: print one JSON object instead of tables.
+        argv: the arguments after ``plan``.
 
-    Raises:
-        ValueError: the backbone or the adapter cannot be built.
+    Returns:
+        The exit code.
     """
-    task.backbone = task.build_backbone(meta=True)
-    if adapter_callback is not None:
-        task.use_adapter(adapter_callback.config())
-    parameters = count_parameters(task, task.adapter)
-    settings: dict[str, Any] = data_config.get("init_args", data_config)
-    samples = int(settings.get("batch_size") or 1)
-    tokens = settings.get("max_length") or settings.get("window")
-    batch = None if tokens is None else task.example_batch(samples, int(tokens))
-    loss = None if batch is None else lambda: task.training_loss(batch)
-    one = estimate_memory(task, task.optimizer, loss)
-    devices, sharded = _devices(trainer_config), _is_sharded(trainer_config)
-    by_devices = {count: _spread(one, count) for count in sorted({*DEVICE_COUNTS, devices})}
-    chosen = by_devices[devices] if sharded else one
-    saved = sum(tensor.nbytes for tensor in task.adapter.state_dict().values()) if task.adapter else 0
-    facts = {
-        "parameters": parameters.to_dict(),
-        "memory_bytes": chosen.to_dict(),
-        "memory_bytes_if_sharded_over": {str(count): estimate.to_dict() for count, estimate in by_devices.items()},
-        "devices": devices,
-        "sharded": sharded,
-        "batch": {"samples": samples, "tokens": tokens},
-        "files_bytes": {
-            "adapter": saved,
-            "checkpoint": saved + one.optimizer,
-            "merged": sum(p.nbytes for name, p in task.named_parameters() if ".wegeft." not in f".{name}"),
-        },
-        "backbone": task.backbone_name,
-    }
-    if as_json:
-        json.dump(facts, sys.stdout, indent=2)
-        sys.stdout.write("\n")
-        return
-    _print(task, parameters, by_devices, facts)
-
-
-def _devices(trainer_config: dict[str, Any]) -> int:
-    devices = trainer_config.get("devices", 1)
-    per_node = len(devices) if isinstance(devices, list) else int(devices) if str(devices).isdigit() else 1
-    return max(1, per_node) * int(trainer_config.get("num_nodes") or 1)
-
-
-def _is_sharded(trainer_config: dict[str, Any]) -> bool:
-    strategy = trainer_config.get("strategy") or "auto"
-    name = strategy.get("class_path", "") if isinstance(strategy, dict) else str(strategy)
-    return any(word in name.lower() for word in SHARDED)
-
-
-def _spread(one: MemoryEstimate, shards: int) -> MemoryEstimate:
-    return MemoryEstimate(
-        weights=-(-one.weights // shards),
-        gradients=-(-one.gradients // shards),
-        optimizer=-(-one.optimizer // shards),
-        activations=one.activations,
-    )
-
-
-def _print(
-    task: FineTuneTask, parameters: ParameterCount, by_devices: dict[int, MemoryEstimate], facts: dict[str, Any]
-) -> None:
-    console = Console()
-    console.print(
-        f"[bold]{task.backbone_name}[/]: {parameters.trainable:,} trainable, {parameters.frozen:,} frozen "
-        f"([bold]{parameters.percent_of_frozen:.4f} %[/] of frozen)"
-    )
-    groups = Table("group", "sites", "in or out", "rank", "parameters", title="What is trained", title_justify="left")
-    for column in groups.columns[1:]:
-        column.justify = "right"
-    for group in task.adapter.groups if task.adapter else []:
-        sites, width = str(len(group.sites)), str(group.generator.width)
-        groups.add_row(group.name, sites, width, str(group.generator.rank), f"{group.num_parameters:,}")
-    if parameters.head:
-        groups.add_row("trained in full", "", "", "", f"{parameters.head:,}")
-    console.print(groups)
-    batch = facts["batch"]
-    title = f"Memory of one device, {batch['samples']} samples of {batch['tokens'] or '?'} tokens a micro-batch"
-    memory = Table("", *(_device_title(count) for count in by_devices), title=title, title_justify="left")
-    for column in memory.columns[1:]:
-        column.justify = "right"
-    for part in ("weights", "gradients", "optimizer", "activations", "peak"):
-        cells = (bytes_text(estimate.to_dict()[part]) for estimate in by_devices.values())
-        memory.add_row(part, *cells, style="bold" if part == "peak" else None)
-    console.print(memory)
-    console.print(
-        "Activations are counted from shapes at full length with every token labelled, so an upper bound; CUDA's own "
-        "context, workspaces and fragmentation come on top. Plain data parallelism (ddp) needs the first column on "
-        "every device."
-    )
-    files = facts["files_bytes"]
-    console.print(
-        f"Files: adapter {bytes_text(files['adapter'])}, checkpoint {bytes_text(files['checkpoint'])}, "
-        f"merged model {bytes_text(files['merged'])}."
-    )
-
-
-def _device_title(count: int) -> str:
-    return "1 device" if count == 1 else f"{count} devices, sharded"
+    cli = PlanCLI(argv)
+    run_plan(cli.model, cli.adapter, cli.data_config, cli.trainer_config, as_json=cli.config["json"])
+    return 0

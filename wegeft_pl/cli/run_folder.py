@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wegeft_pl.cli.failure import UsageError
+from wegeft_pl.cli.results import result_in
 from wegeft_pl.cli.source import shown
 
 _RANK_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "NODE_RANK")
@@ -121,6 +122,12 @@ def _continue_last(command: str, asked: Path | None, runs: Path) -> RunFolder:
     if command != "fit":
         place = shown(asked) if asked is not None else f"any run of {shown(runs)}"
         raise UsageError(f"--ckpt_path last: no checkpoints/last.ckpt in {place}; give --run_dir DIR or a file")
+    result = result_in(asked) if asked is not None and is_first_rank() else None
+    if asked is not None and result is not None:
+        raise UsageError(
+            f"--ckpt_path last: run folder {shown(asked)} has no checkpoints/last.ckpt to go on from, and starting "
+            f"over would overwrite its {result}; choose another --run_dir"
+        )
     note = f"no checkpoint saved in {shown(asked if asked is not None else runs)} yet: starting from the start"
     if asked is not None:
         return RunFolder(asked, note=note)

@@ -132,8 +132,10 @@ def read_source(path: Path) -> RecipeSource:
         mark = error.problem_mark or error.context_mark
         place = source.at(mark.line + 1) if mark is not None else shown(path)
         raise UsageError(f"not valid YAML: {error.problem or error.context}  [{place}]") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"cannot read config {shown(path)}: {error}") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"config {shown(path)} is not UTF-8 text: {' '.join(str(error).split())}") from error
+    except OSError as error:
+        raise UsageError(f"cannot read config {shown(path)}: {error.strerror}; check its permissions") from error
     if root is None:
         raise UsageError(f"config {shown(path)} is empty; a recipe has sections such as model, data and trainer")
     if not isinstance(root, yaml.MappingNode):
