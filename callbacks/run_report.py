@@ -101,6 +101,8 @@ class RunReport(ReportingCallback):
         path = run_folder(trainer) / FILE
         if not trainer.is_global_zero or is_trial(trainer) or not path.parent.is_dir():
             return
+        if path.exists() and trainer.global_step == 0:
+            return  # a resume that was refused changes nothing of the run it was refused for
         # Nothing here may fail in turn and hide the error: no tokenizer, no data.
         self._about = self._describe(trainer) | {"error": f"{type(exception).__name__}: {exception}"}
         # A resumed run that fails at once must not wipe out what the first part reported.
@@ -176,6 +178,10 @@ class RunReport(ReportingCallback):
             kept = read_json(path)
             write_json(path, merged(kept, {key: value for key, value in added.items() if key != "samples"}))
             return content
+        if trainer.ckpt_path is not None and path.exists():
+            # What a resumed run did not do again (scores before, a merge of nothing new) still holds.
+            kept = {key: value for key, value in read_json(path).items() if key != "error"}
+            content = in_order(merged(kept, content))
         write_json(path, content)
         return content
 

@@ -8,7 +8,14 @@ from types import SimpleNamespace
 import pytest
 
 from wegeft_pl.cli.failure import UsageError
-from wegeft_pl.cli.run_folder import choose_run_folder, is_first_rank, recipe_name, remove_if_unused, write_config
+from wegeft_pl.cli.run_folder import (
+    choose_run_folder,
+    is_first_rank,
+    last_of_recipe,
+    recipe_name,
+    remove_if_unused,
+    write_config,
+)
 from wegeft_pl.cli.share_folder import ShareRunFolder
 
 
@@ -81,6 +88,15 @@ def test_last_without_run_dir_takes_the_newest(folder: Path) -> None:
     saved = _saved(folder / "runs/my/version_10")
     (folder / "runs/my/version_11").mkdir()  # a test run, which saves nothing
     assert choose_run_folder("fit", None, "last", "my", folder).checkpoint == saved
+
+
+def test_last_beside_a_runs_own_recipe_means_that_run(folder: Path) -> None:
+    saved = _saved(folder / "run")
+    recipe = [folder / "run" / "config.yaml"]
+    assert last_of_recipe("fit", None, "last", recipe) == (str(folder / "run"), "last")
+    assert last_of_recipe("test", None, "last", recipe) == (None, str(saved))
+    assert last_of_recipe("test", "other", "last", recipe) == ("other", "last")
+    assert last_of_recipe("test", None, "last", [folder / "my.yaml"]) == (None, "last")
 
 
 def test_last_starts_from_the_start_where_nothing_is_saved(cli, folder: Path) -> None:

@@ -82,7 +82,8 @@ def load(name: str, *, causal_lm: bool, dtype: str = "auto", meta: bool = False)
             own = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
             with torch.device("meta"):
                 return auto.from_config(config, dtype=chosen or own)
-        model, info = auto.from_pretrained(source, dtype=chosen or "auto", output_loading_info=True)
+        loaded: Any = auto.from_pretrained(source, dtype=chosen or "auto", output_loading_info=True)
+        model, info = loaded
         missing = sorted(info["missing_keys"])
         if missing and causal_lm:
             # transformers draws them at random. (Bare encoders lack a pooler that their checkpoints never had.)

@@ -6,6 +6,7 @@ import json
 import sys
 
 from wegeft_pl.adapter.whole_folder import whole_folder
+from wegeft_pl.backbones.names import resolve
 from wegeft_pl.cli import base_model
 from wegeft_pl.cli.light_parser import LightParser
 
@@ -29,7 +30,7 @@ def main(argv: list[str]) -> int:
     with whole_folder(options.output) as building:
         # The factors come from the base's weights; float32 keeps what a bfloat16 checkpoint holds exactly.
         _, adapter = base_model.load_with_adapter(options.adapter, base, "float32")
-        adapter.export_lora(building, base_name=base, task_type="CAUSAL_LM")
+        adapter.export_lora(building, base_name=resolve(base), task_type="CAUSAL_LM")
     facts = {"path": str(options.output), "format": options.format, "base": base, "layers": len(adapter.sites)}
     if options.json:
         json.dump(facts, sys.stdout, indent=2)

@@ -15,12 +15,20 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from wegeft_pl.cli.arguments import recipes_first
+from wegeft_pl.cli.checkpoint_file import check_checkpoint
 from wegeft_pl.cli.commands import COMMANDS
 from wegeft_pl.cli.default_callbacks import CHECKPOINTING, NEED_ADAPTER, with_defaults
 from wegeft_pl.cli.failure import UsageError
 from wegeft_pl.cli.parser import RecipeAction, RecipeParser
 from wegeft_pl.cli.quiet import silence_chatter
-from wegeft_pl.cli.run_folder import choose_run_folder, is_first_rank, recipe_name, remove_if_unused, write_config
+from wegeft_pl.cli.run_folder import (
+    choose_run_folder,
+    is_first_rank,
+    last_of_recipe,
+    recipe_name,
+    remove_if_unused,
+    write_config,
+)
 from wegeft_pl.cli.sections import add_run_options, add_sections
 from wegeft_pl.cli.share_folder import ShareRunFolder
 from wegeft_pl.tasks import FineTuneTask
@@ -114,8 +122,11 @@ class RecipeCLI(LightningCLI):
         if adapter_path is not None and not self.at_start(adapter_path).is_dir():
             raise UsageError(f"no adapter folder {adapter_path!r}; give the adapter/ folder of a run")
         assert isinstance(self.parser, RecipeParser)
-        name = recipe_name([source.path for source in self.parser.sources])
-        self.folder = choose_run_folder(self.command, self.config.run_dir, self.config.ckpt_path, name, self.start)
+        recipes = [source.path for source in self.parser.sources]
+        run_dir, ckpt_path = last_of_recipe(self.command, self.config.run_dir, self.config.ckpt_path, recipes)
+        self.folder = choose_run_folder(self.command, run_dir, ckpt_path, recipe_name(recipes), self.start)
+        if self.folder.checkpoint is not None:
+            check_checkpoint(self.folder.checkpoint)
 
     def instantiate_classes(self) -> None:
         """Makes the task, the data and the trainer; Lightning's own uses a deprecated method of jsonargparse."""
@@ -183,7 +194,10 @@ class RecipeCLI(LightningCLI):
         if self.folder.note is not None and is_first_rank():
             print(self.folder.note)
         arguments = {name: self.config[name] for name in self.method_arguments}
-        arguments["ckpt_path"] = None if self.folder.checkpoint is None else str(self.folder.checkpoint)
+        if self.folder.checkpoint is not None:
+            arguments |= {"ckpt_path": str(self.folder.checkpoint), "weights_only": True}
+        else:
+            arguments["ckpt_path"] = None
         try:
             if self.config.get("adapter_path") is not None:
                 self.model.load_adapter_from(self.at_start(self.config.adapter_path))

@@ -115,6 +115,22 @@ def choose_run_folder(command: str, run_dir: str | None, ckpt_path: str | None, 
     return RunFolder(asked, checkpoint)
 
 
+def last_of_recipe(
+    command: str, run_dir: str | None, ckpt_path: str | None, recipes: Sequence[Path]
+) -> tuple[str | None, str | None]:
+    """Reads ``--ckpt_path last`` beside a run's own config.yaml as the last checkpoint of that run.
+
+    Returns:
+        ``run_dir`` and ``ckpt_path``, with the run's folder to go on in (fit) or its checkpoint to score filled in.
+    """
+    if ckpt_path != "last" or run_dir is not None or not recipes or recipes[0].name != "config.yaml":
+        return run_dir, ckpt_path
+    folder = recipes[0].absolute().parent
+    if not _last(folder).exists():
+        return run_dir, ckpt_path
+    return (str(folder), ckpt_path) if command == "fit" else (run_dir, str(_last(folder)))
+
+
 def _continue_last(command: str, asked: Path | None, runs: Path) -> RunFolder:
     folder = asked if asked is not None else _newest_saved(runs)
     if folder is not None and _last(folder).exists():
