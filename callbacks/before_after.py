@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from rich.console import Console
+from torch import Tensor
 
 from wegeft_pl.accounting import preserved_modes
 from wegeft_pl.callbacks.predictions import PredictionFile
@@ -34,13 +36,17 @@ SECONDS_BETWEEN_LINES = 15.0
 class BeforeAfter(ReportingCallback):
     """Scores the task on held-out data before and after training and prints a line for each.
 
-    Scores what ``trainer.limit_test_batches`` leaves of the split, at most ``limit`` samples. Training is not
-    affected: modules get their modes back one by one, and random states are restored. A resumed run keeps the scores
-    of its start. Predictions go to ``predictions/before.jsonl`` and ``after.jsonl``.
+    Training is not affected: modules get their modes back one by one, and random states are restored. A resumed run
+    keeps the scores of its start. Predictions go to ``predictions/before.jsonl`` and ``after.jsonl``.
+
+    To score a part of a split, use ``limit``, or ``data.limit_test`` for every use of it: both take the first rows of
+    the data. ``trainer.limit_test_batches`` holds here too, but text is served longest prompt first, so it leaves the
+    hardest samples only.
 
     Args:
         split: the data module's ``test`` or ``val`` loader.
-        limit: score only this many samples, the first ones; null means all.
+        limit: score only this many samples, the first rows of the data by their ``id``; the first ones of the loader
+            where batches have no ``id``; null means all.
         num_samples: answers of the trained model to put into the report.
 
     Raises:
@@ -122,7 +128,7 @@ class BeforeAfter(ReportingCallback):
             predictions = evaluation.update(trainer.strategy.batch_to_device(batch, task.device))
             if file is not None:
                 file.add(predictions)
-            samples += task.count_batch(batch).samples
+            samples += _count_samples(task, batch)
             if trainer.is_global_zero and time.monotonic() - said > SECONDS_BETWEEN_LINES:
                 # Lines, not a bar: Lightning's own bar is on the screen already, and logs are read too.
                 Console().print(f"{when}: {samples * trainer.world_size:,} samples scored so far", highlight=False)
@@ -139,15 +145,20 @@ class BeforeAfter(ReportingCallback):
         datamodule.setup("test" if self.split == "test" else "validate")
         loader = datamodule.test_dataloader() if self.split == "test" else datamodule.val_dataloader()
         most = self._most_batches(trainer, loader)
-        left = None if self.limit is None else math.ceil(self.limit / trainer.world_size)
-        for number, batch in enumerate(loader):
-            if (most is not None and number >= most) or (left is not None and left <= 0):
-                return
-            size = task.count_batch(batch).samples
-            if left is not None and left < size:
-                batch = {name: value[:left] for name, value in batch.items()}
-            yield batch
-            left = None if left is None else left - size
+        if self.limit is None:
+            yield from islice(loader, most)
+            return
+        # Ids are found by collating once more, which costs nothing beside scoring.
+        chosen = _first_ids(trainer, islice(loader, most), self.limit)
+        left = math.ceil(self.limit / trainer.world_size)
+        for batch in islice(loader, most):
+            if chosen is None:
+                rows = list(range(min(left, task.count_batch(batch).samples)))
+                left -= len(rows)
+            else:
+                rows = [row for row, number in enumerate(batch["id"]) if int(number) in chosen]
+            if rows:
+                yield {name: _take(value, rows) for name, value in batch.items()}
 
     def _most_batches(self, trainer: Trainer, loader: Any) -> int | None:
         """What ``trainer.limit_test_batches`` (or val) and ``fast_dev_run`` leave of a loader; None means all."""
@@ -158,6 +169,31 @@ class BeforeAfter(ReportingCallback):
         if isinstance(allowed, int):
             return allowed
         return None if allowed == 1.0 else int(allowed * len(loader))
+
+
+def _first_ids(trainer: Trainer, batches: Iterable[Any], limit: int) -> set[int] | None:
+    """The smallest ids of all ranks' batches; None where batches have none. Every rank must call it."""
+    own: set[int] = set()
+    known = True
+    for batch in batches:
+        if not (isinstance(batch, dict) and "id" in batch):
+            known = False
+            break
+        own |= {int(number) for number in batch["id"] if number >= 0}  # a negative id marks a row to be ignored
+    found = [trainer.strategy.broadcast((known, own), src=rank) for rank in range(trainer.world_size)]
+    if not all(rank_known for rank_known, _ in found):
+        return None
+    return set(sorted(set().union(*(ids for _, ids in found)))[:limit])
+
+
+def _take(value: Any, rows: list[int]) -> Any:
+    return value[rows] if isinstance(value, Tensor) else [value[row] for row in rows]
+
+
+def _count_samples(task: FineTuneTask, batch: Any) -> int:
+    if isinstance(batch, dict) and "id" in batch:
+        return sum(int(number) >= 0 for number in batch["id"])
+    return task.count_batch(batch).samples
 
 
 def _datamodule(trainer: Trainer) -> object:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,8 +14,9 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
 from wegeft_pl.accounting import preserved_modes
-from wegeft_pl.adapter import Adapter, MergeReport, merge, unmerge
+from wegeft_pl.adapter import Adapter, MergeReport, check_mergeable, merge, unmerge
 from wegeft_pl.adapter.storage import write_json
+from wegeft_pl.adapter.whole_folder import whole_folder
 from wegeft_pl.callbacks.reporting import (
     Report,
     ReportingCallback,
@@ -46,7 +45,9 @@ class AdapterMerge(ReportingCallback):
     """Merges the adapter when training ends, writes ``merged/``, and gives the live model its adapter back.
 
     The base's weights are kept on the CPU meanwhile and restored bit for bit. The folder appears only when complete.
-    Under a sharded strategy nothing is merged here; ``python -m wegeft_pl merge`` does it afterwards.
+    Under a sharded strategy nothing is merged here; ``python -m wegeft_pl merge`` does it afterwards. Where the adapter
+    cannot be merged (a target's weight is tied to another module's, or quantised) a warning says so before the first
+    step and the run goes on without merging.
 
     Args:
         enabled: false skips merging.
@@ -59,6 +60,7 @@ class AdapterMerge(ReportingCallback):
         self.enabled = enabled
         self.dtype = dtype
         self._report: Report = {}
+        self._obstacle: str | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Finds out before training whether the end will work.
@@ -80,28 +82,38 @@ class AdapterMerge(ReportingCallback):
                 "at the end; run python -m wegeft_pl merge afterwards"
             )
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Warns where merging is not possible, once the backbone and its adapter are there."""
+        if not self.enabled or is_sharded(trainer):
+            return
+        self._obstacle = _obstacle(adapter_in(self, pl_module))
+        if self._obstacle is not None:
+            rank_zero_warn(f"there will be no merged model: {self._obstacle}; training goes on, the adapter is saved")
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Merges on rank 0; the others wait."""
         if not self.enabled or is_trial(trainer) or is_sharded(trainer):
+            return
+        if self._obstacle is not None:
+            self._report = {"merge": {"skipped": self._obstacle}}
             return
         if trainer.is_global_zero:
             self._merge(trainer, task_of(self, pl_module), adapter_in(self, pl_module))
         trainer.strategy.barrier("merged")
 
     def report(self) -> Report:
-        """``merge``: the report in short; ``paths.merged``."""
+        """``merge``: the report in short, or why it was ``skipped``; ``paths.merged``."""
         return dict(self._report)
 
     def _merge(self, trainer: Trainer, task: FineTuneTask, adapter: Adapter) -> None:
         backbone, folder = adapter.model, run_folder(trainer) / FOLDER
-        building = folder.with_name(f".{FOLDER}.tmp")
-        shutil.rmtree(building, ignore_errors=True)
+        dtype = torch.float32 if self.dtype == "float32" else None
         with isolate_rng(), preserved_modes(task):
             try:
-                dtype = torch.float32 if self.dtype == "float32" else None
                 report = merge(backbone, adapter, dtype=dtype, keep_base=True, probe=self._probe(trainer, task))
-                task.save_merged(building)
-                write_json(building / REPORT, report.to_dict())
+                with whole_folder(folder, overwrite=True) as building:
+                    task.save_merged(building)
+                    write_json(building / REPORT, report.to_dict())
             except OSError as error:
                 raise OSError(
                     f"could not write the merged model to {folder}: {error}; the adapter itself is saved, merge "
@@ -110,11 +122,6 @@ class AdapterMerge(ReportingCallback):
             finally:
                 if adapter.state == "merged":
                     unmerge(backbone, adapter)
-                if not (building / REPORT).exists():
-                    shutil.rmtree(building, ignore_errors=True)
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(building, folder)
         self._finish(folder, report)
 
     def _finish(self, folder: Path, report: MergeReport) -> None:
@@ -131,6 +138,15 @@ class AdapterMerge(ReportingCallback):
             return None
         moved = trainer.strategy.batch_to_device(batch, task.device)
         return partial(_output, trainer, task, moved)
+
+
+def _obstacle(adapter: Adapter) -> str | None:
+    """Why :func:`merge` would refuse, or None."""
+    try:
+        check_mergeable(adapter)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def _output(trainer: Trainer, task: HasProbe, batch: Any) -> Tensor:

@@ -46,8 +46,13 @@ def is_trial(trainer: Trainer) -> bool:
 
 
 def is_log_step(trainer: Trainer) -> bool:
-    """Whether ``trainer.log_every_n_steps`` says that it is time."""
-    return trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+    """Whether the batch that has just ended completed an optimiser step that ``trainer.log_every_n_steps`` asks for.
+
+    With accumulation several batches end at the same step; only the last of them is the time to log.
+    """
+    loop = trainer.fit_loop.epoch_loop
+    due = trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+    return due and not loop._should_accumulate()
 
 
 def is_sharded(trainer: Trainer) -> bool:

@@ -102,6 +102,9 @@ def _facts(content: dict[str, Any]) -> Table:
     worst = content.get("merge", {}).get("worst_rounding_loss")
     if worst is not None:
         grid.add_row("merging", f"rounding took at most {100 * worst:.2g} % of a layer's change")
+    skipped = content.get("merge", {}).get("skipped")
+    if skipped is not None:
+        grid.add_row("merging", f"skipped, {skipped}")
     return grid
 
 

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from lightning.pytorch import LightningModule
-from small_run import SmallData, make_task, make_trainer, scalars
+from small_run import SmallData, loader, make_batch, make_task, make_trainer, scalars
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -115,3 +116,37 @@ def test_errors_say_the_way_out(folder: Path, root: Path) -> None:
     task = NoScores(str(folder), generate=False)
     with pytest.raises(ValueError, match="NoScores has no evaluation; override new_evaluation, or drop BeforeAfter"):
         make_trainer(root, BeforeAfter(), limit_val_batches=0).fit(task, datamodule=SmallData())
+
+
+class LongestFirst(SmallData):
+    """Rows in an order that is not the data's, as text is served."""
+
+    def test_dataloader(self) -> DataLoader:
+        batch = make_batch(0, 4) | {"id": [9, 2, 7, -1]}
+        return loader([batch, make_batch(0, 4) | {"id": [4, 12, 3, 8]}])
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"), [(1, [2]), (3, [2, 3, 4]), (5, [2, 3, 4, 7, 8]), (99, [2, 3, 4, 7, 8, 9, 12])]
+)
+def test_the_limit_takes_the_first_rows_of_the_data(
+    folder: Path, root: Path, capsys: pytest.CaptureFixture[str], limit: int, expected: list[int]
+) -> None:
+    make_trainer(root, BeforeAfter(limit=limit), max_steps=1).fit(make_task(folder), datamodule=LongestFirst())
+    lines = (root / "predictions" / "after.jsonl").read_text().splitlines()
+    assert [json.loads(line)["id"] for line in lines] == expected
+    assert f"({len(expected)} samples)" in capsys.readouterr().out
+
+
+class NoIds(SmallData):
+    def test_dataloader(self) -> DataLoader:
+        return loader(
+            [{n: make_batch(first, 4)[n] for n in ("input_ids", "attention_mask", "labels")} for first in (0, 4)]
+        )
+
+
+def test_a_limit_without_ids_takes_the_first_rows_of_the_loader(
+    folder: Path, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_trainer(root, BeforeAfter(limit=6), max_steps=1).fit(make_task(folder), datamodule=NoIds())
+    assert "(6 samples)" in capsys.readouterr().out

@@ -95,3 +95,68 @@ def test_it_comes_last_as_lightning_expects_of_checkpoints(root: Path) -> None:
 
     trainer = make_trainer(root, AdapterCheckpoint(), Other(), enable_checkpointing=True)
     assert isinstance(trainer.callbacks[-1], ModelCheckpoint)  # type: ignore[attr-defined]
+
+
+class Spoil(Callback):
+    """Puts a NaN into a trained tensor behind a step, as an optimiser step that overflows does."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *rest: Any) -> None:
+        if trainer.global_step == self.step:
+            with torch.no_grad():
+                next(p for p in pl_module.parameters() if p.requires_grad).view(-1)[0] = torch.nan
+
+
+def test_values_that_are_not_finite_never_replace_a_good_file(folder: Path, root: Path) -> None:
+    message = (
+        r"no checkpoint .*step=4.ckpt at step 4, there is none yet: the model: backbone.wegeft.\w+.\w+ holds NaN or "
+        r"infinite values; lower the learning rate"
+    )
+    with pytest.raises(ValueError, match=message):
+        fit(folder, root, Spoil(4), AdapterCheckpoint(every_n_train_steps=2))
+    assert sorted(path.name for path in (root / "checkpoints").iterdir()) == ["epoch=0-step=2.ckpt", "last.ckpt"]
+    for path in (root / "checkpoints").iterdir():
+        saved = torch.load(path, weights_only=True)
+        assert saved["global_step"] == 2
+        assert all(bool(tensor.isfinite().all()) for tensor in saved["state_dict"].values())
+
+
+class Fail(Callback):
+    def on_train_batch_end(self, *args: Any) -> None:
+        raise RuntimeError("the cable was pulled")
+
+
+def test_saving_on_an_exception_does_not_hide_it(folder: Path, root: Path) -> None:
+    callbacks = (Spoil(1), Fail(), AdapterCheckpoint(save_on_exception=True))
+    with (
+        pytest.warns(UserWarning, match=r"no checkpoint .* at step 1, there is none yet: .* holds NaN or infinite"),
+        pytest.raises(RuntimeError, match="cable"),
+    ):
+        fit(folder, root, *callbacks)
+    assert list((root / "checkpoints").iterdir()) == []
+
+
+def test_the_best_of_a_run_that_ends_inside_an_epoch_is_still_found(folder: Path, root: Path) -> None:
+    checkpoint = AdapterCheckpoint(monitor="val/loss", filename="kept-{step}", save_top_k=-1)
+    fit(folder, root, checkpoint, max_steps=4, val_check_interval=2)
+    names = sorted(path.name for path in (root / "checkpoints").iterdir())
+    assert names == ["kept-step=2.ckpt", "kept-step=4.ckpt", "last.ckpt"]
+
+
+def test_ctrl_c_keeps_what_was_trained(folder: Path, root: Path) -> None:
+    class Interrupts(Callback):
+        def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *rest: Any) -> None:
+            if trainer.global_step == 5:
+                raise KeyboardInterrupt
+
+    task = make_task(folder)
+    trainer = make_trainer(root, AdapterCheckpoint(), Interrupts(), enable_checkpointing=True)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        trainer.fit(task, datamodule=SmallData())
+    saved = torch.load(root / "checkpoints" / "last.ckpt", weights_only=True)
+    assert saved["global_step"] == 5
+    assert task.adapter is not None
+    for name, parameter in task.adapter.named_parameters():
+        assert torch.equal(saved["state_dict"][f"backbone.{name}"], parameter)

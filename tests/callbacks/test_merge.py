@@ -12,7 +12,7 @@ from torch.optim import AdamW
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from wegeft_pl.adapter.storage import read_json
-from wegeft_pl.callbacks import AdapterMerge, AdapterSaver
+from wegeft_pl.callbacks import AdapterMerge, AdapterSaver, RunReport
 from wegeft_pl.callbacks import merge as merge_module
 from wegeft_pl.tasks import CausalLMTask, FineTuneTask
 
@@ -97,7 +97,7 @@ def test_a_second_fit_replaces_the_folder(folder: Path, root: Path) -> None:
 
 class DiskFull(CausalLMTask):
     def save_merged(self, directory: Path) -> None:
-        directory.mkdir()
+        directory.mkdir(exist_ok=True)
         (directory / "half").write_text("half")
         raise OSError("no space left on device")
 
@@ -156,3 +156,26 @@ def test_sharded_strategies_are_told_what_to_do_instead(
 def test_unknown_dtype() -> None:
     with pytest.raises(ValueError, match="dtype must be base or float32, got 'int8'"):
         AdapterMerge(dtype="int8")  # type: ignore[arg-type]
+
+
+def test_a_target_that_cannot_be_merged_is_told_of_before_training_and_the_run_ends_well(
+    folder: Path, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Tied(CausalLMTask):
+        def build_backbone(self, meta: bool = False) -> nn.Module:
+            model = super().build_backbone(meta)
+            model.lm_head.weight = model.model.embed_tokens.weight  # type: ignore[union-attr]
+            return model
+
+        def on_train_start(self) -> None:
+            assert any("no merged model" in str(warning.message) for warning in warned)
+
+    merge, task = AdapterMerge(), Tied(str(folder), generate=False, optimizer=partial(AdamW, lr=1e-2))
+    trainer = make_trainer(root, AdapterSaver(), merge, RunReport(), max_steps=2)
+    trainer.callbacks[0] = injector(targets=["lm_head"])  # type: ignore[attr-defined]
+    with pytest.warns(UserWarning, match="there will be no merged model: lm_head shares its weight with") as warned:
+        trainer.fit(task, datamodule=SmallData())
+    assert "lm_head shares its weight with" in read_json(root / "run.json")["merge"]["skipped"]
+    assert "skipped, lm_head shares" in capsys.readouterr().out
+    assert (root / "adapter" / "adapter.safetensors").exists()
+    assert not (root / "merged").exists()

@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from small_run import SmallData, make_task, make_trainer
 
-from wegeft_pl import __version__
+from wegeft_pl import AdapterConfig, __version__
 from wegeft_pl.adapter.storage import read_json
 from wegeft_pl.callbacks import (
     AdapterCheckpoint,
@@ -25,6 +25,7 @@ from wegeft_pl.callbacks import (
     RunReport,
     SampleWriter,
     Throughput,
+    WeGeFTInjector,
 )
 from wegeft_pl.callbacks.run_report import merged
 from wegeft_pl.callbacks.summary import next_commands, print_summary
@@ -129,6 +130,30 @@ def test_a_resumed_run_that_fails_keeps_the_first_part(folder: Path, root: Path)
     content = read_json(root / "run.json")
     assert content["metrics"] == scores
     assert content["error"] == "RuntimeError: the cable was pulled"
+
+
+def test_a_refused_resume_changes_nothing(folder: Path, root: Path) -> None:
+    make_trainer(root, *everything(), enable_checkpointing=True).fit(make_task(folder), datamodule=SmallData())
+    before = (root / "run.json").read_bytes()
+    other = make_task(folder)
+    other.use_adapter(AdapterConfig(["q_proj"], rank=2))
+    other.configure_model()
+    trainer = make_trainer(root, *everything(), enable_checkpointing=True, max_epochs=2)
+    trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, WeGeFTInjector)]
+    with pytest.raises(ValueError, match="written with adapter"):
+        trainer.fit(other, datamodule=SmallData(), ckpt_path=root / "checkpoints/last.ckpt", weights_only=True)
+    assert (root / "run.json").read_bytes() == before
+
+
+def test_a_resume_with_nothing_left_to_do_keeps_the_report(folder: Path, root: Path) -> None:
+    make_trainer(root, *everything(), enable_checkpointing=True).fit(make_task(folder), datamodule=SmallData())
+    first = read_json(root / "run.json")
+    trainer = make_trainer(root, *everything(), enable_checkpointing=True)
+    last = root / "checkpoints" / "last.ckpt"
+    trainer.fit(make_task(folder), datamodule=SmallData(), ckpt_path=last, weights_only=True)
+    again = read_json(root / "run.json")
+    assert again["metrics"]["before"] == first["metrics"]["before"]
+    assert set(again["paths"]) >= set(first["paths"]) >= {"adapter", "merged", "checkpoints"}
 
 
 def test_an_error_before_there_is_a_model_is_not_hidden(tmp_path: Path, root: Path) -> None:

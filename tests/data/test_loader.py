@@ -61,3 +61,10 @@ def test_a_split_without_rows_has_no_batches():
 @pytest.mark.slow
 def test_workers_change_nothing():
     assert list(make(num_workers=1)) == list(make())
+
+
+def test_only_a_spare_last_batch_is_blanked():
+    loaders = [
+        EpochLoader(Squares(), BatchOrder(3, 1, False, 0, 2, rank), list, 0, lambda _: "blank") for rank in (0, 1)
+    ]
+    assert [list(loader) for loader in loaders] == [[[0], [4]], [[1], "blank"]]

@@ -27,7 +27,10 @@ def test_every_process_has_equally_many_batches_and_no_row_is_left_out(num_rows,
 
 @pytest.mark.parametrize(("num_rows", "batch_size", "num_processes"), SIZES)
 def test_evaluation_repeats_a_row_only_where_a_process_would_have_an_empty_batch(num_rows, batch_size, num_processes):
-    rows = [r for order in shares(num_rows, batch_size, num_processes) for batch in order.batches() for r in batch]
+    orders = shares(num_rows, batch_size, num_processes)
+    rows = [r for order in orders for batch in order.batches() for r in batch]
+    counted = [r for order in orders for b in order.batches()[: len(order) - order.has_spare] for r in b]
+    assert sorted(counted) == list(range(num_rows))
     if batch_size > 1 and num_rows >= num_processes:
         assert sorted(rows) == list(range(num_rows))
     else:
@@ -55,3 +58,7 @@ def test_processes_share_one_shuffle():
     whole = [row for batch in BatchOrder(12, 3, shuffle=True, seed=5).batches() for row in batch]
     parts = [[row for batch in order.batches() for row in batch] for order in shares(12, 3, 2, shuffle=True, seed=5)]
     assert whole == [row for pair in zip(*parts, strict=True) for row in pair]
+
+
+def test_training_has_no_spare_batches():
+    assert not any(order.has_spare for order in shares(3, 1, 2, shuffle=True))

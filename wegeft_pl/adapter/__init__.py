@@ -6,7 +6,7 @@ from wegeft_pl.adapter.files import load_adapter
 from wegeft_pl.adapter.fingerprint import Fingerprint
 from wegeft_pl.adapter.groups import Group
 from wegeft_pl.adapter.inject import inject
-from wegeft_pl.adapter.merge import merge, unmerge
+from wegeft_pl.adapter.merge import check_mergeable, merge, unmerge
 from wegeft_pl.adapter.report import LayerReport, MergeReport
 from wegeft_pl.adapter.sites import Site
 
@@ -19,6 +19,7 @@ __all__ = [
     "MergeReport",
     "Site",
     "adapter_of",
+    "check_mergeable",
     "inject",
     "load_adapter",
     "merge",

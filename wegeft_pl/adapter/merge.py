@@ -47,8 +47,7 @@ def merge(
         raise ValueError("this adapter belongs to another model; pass the model it was injected into")
     if adapter.state != "attached":
         raise ValueError(f"the adapter must be attached to be merged, but it is {adapter.state}")
-    for site in adapter.sites:  # refuse before anything has changed
-        _check_untied(model, site.name, weight_of(site.module, site.name))
+    check_mergeable(adapter)
     fingerprint = adapter.fingerprint
     with torch.no_grad():
         if keep_base:
@@ -67,6 +66,16 @@ def merge(
     if before is not None and after is not None:
         difference, scale = float((after - before).abs().max()), float(before.abs().max())
     return MergeReport(fingerprint.short(), layers, difference, scale)
+
+
+def check_mergeable(adapter: Adapter) -> None:
+    """Finds out, without changing anything, whether an adapter's change can be folded into its base's weights.
+
+    Raises:
+        ValueError: a target's weight is quantised, or tied to another module's.
+    """
+    for site in adapter.sites:
+        _check_untied(adapter.model, site.name, weight_of(site.module, site.name))
 
 
 def unmerge(model: nn.Module, adapter: Adapter) -> None:

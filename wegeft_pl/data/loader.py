@@ -23,17 +23,24 @@ class EpochLoader:
         order: the batches of an epoch, as lists of the dataset's keys.
         collate: makes a batch of a list of examples.
         num_workers: processes that fetch batches; 0 suits data that is tokenised beforehand.
+        blank: makes a batch count for nothing; for the one that ``order.has_spare`` speaks of.
 
     Source: LIGHTNING.md, silent traps 5 and 7.
     """
 
     def __init__(
-        self, dataset: Dataset, order: BatchOrder, collate: Callable[[list[Any]], Any], num_workers: int = 0
+        self,
+        dataset: Dataset,
+        order: BatchOrder,
+        collate: Callable[[list[Any]], Any],
+        num_workers: int = 0,
+        blank: Callable[[Any], Any] | None = None,
     ) -> None:
         self._dataset = dataset
         self._order = order
         self._collate = collate
         self._num_workers = num_workers
+        self._blank = blank
         self._position = {"epoch": 0, "batches": 0}
         self._resume = {"epoch": -1, "batches": 0}
 
@@ -51,7 +58,8 @@ class EpochLoader:
         for number, batch in enumerate(loader, done + 1):
             # Before the yield: a checkpoint is written while this batch is the last one handed out.
             self._position = {"epoch": epoch, "batches": number}
-            yield batch
+            spare = self._blank is not None and number == len(self) and self._order.has_spare
+            yield self._blank(batch) if spare and self._blank is not None else batch
 
     @property
     def batch_sampler(self) -> BatchOrder:

@@ -11,10 +11,10 @@ class BatchOrder:
     """Shares rows out among processes and cuts each share into batches, as many on every process.
 
     In training the order is shuffled, another one each epoch, and where rows do not divide evenly the first ones of the
-    order are repeated so that all processes get equally many. In evaluation the order is the data's own and NO row is
-    repeated, so that scores and losses need no correction: shares may differ by one row, and batches of one process
-    by one row in size. Only a process that would get fewer rows than batches (fewer rows than processes, or batches of
-    one) repeats one.
+    order are repeated so that all processes get equally many. In evaluation the order is the data's own and no row
+    counts twice: shares may differ by one row, and batches of one process by one row in size. Only a process that
+    would get fewer rows than batches (fewer rows than processes, or batches of one) repeats one, alone in its last
+    batch, and :attr:`has_spare` says so; the loader takes labels and id off that batch.
 
     Args:
         num_rows: rows of the split.
@@ -63,6 +63,18 @@ class BatchOrder:
         """
         return self
 
+    @property
+    def has_spare(self) -> bool:
+        """Whether this process's last batch only keeps step with the others, with a row that counts elsewhere.
+
+        Example:
+            >>> orders = [BatchOrder(3, batch_size=1, num_processes=2, rank=rank) for rank in (0, 1)]
+            >>> [(order.batches(), order.has_spare) for order in orders]
+            [([[0], [2]], False), ([[1], [1]], True)]
+        """
+        own = len(range(self.rank, self.num_rows, self.num_processes))
+        return not self.shuffle and own < len(self)
+
     def batches(self) -> list[list[int]]:
         """Returns this process's batches of the epoch as lists of row numbers."""
         if not self.shuffle:
@@ -75,7 +87,8 @@ class BatchOrder:
         return [share[start : start + self.batch_size] for start in range(0, len(share), self.batch_size)]
 
     def _even(self, share: list[int]) -> list[list[int]]:
-        share += (share or [0])[:1] * (len(self) - len(share))
+        if self.has_spare:
+            share += (share or [0])[:1]
         size, larger = divmod(len(share), len(self))
         starts = [number * size + min(number, larger) for number in range(len(self) + 1)]
         return [share[start:stop] for start, stop in pairwise(starts)]

@@ -34,25 +34,30 @@ def normalise_number(text: str) -> str | None:
 
 
 def gsm8k_strict(text: str) -> str | None:
-    """Extracts the number that directly follows the last ``####``: GSM8K's own answer format.
+    """Extracts the first number that directly follows a ``####``: GSM8K's own answer format.
+
+    The first one, as the data set's own scorer and lm-evaluation-harness do: an answer ends there, and a model that
+    writes on, with a next question and its answer, has not changed its answer to this one.
 
     Args:
         text: a gold answer or a generated one.
 
     Returns:
-        The normalised number, or None when the marker is absent or no number follows the last one.
+        The normalised number, or None when no marker has a number behind it.
 
     Example:
-        >>> gsm8k_strict("48 + 24 = 72\\n#### 1,072."), gsm8k_strict("#### 1 #### $-2.50")
+        >>> gsm8k_strict("48 + 24 = 72\\n#### 1,072."), gsm8k_strict("#### $-2.50\\nQuestion: 1 + 1?\\n#### 2")
         ('1072', '-2.5')
         >>> gsm8k_strict("The answer is 72"), gsm8k_strict("#### seventy-two")
         (None, None)
 
     Source: METHOD.md section 8.
     """
-    _, marker, tail = text.rpartition("####")
-    match = _STRICT.match(tail.strip()) if marker else None
-    return None if match is None else _canonical(match)
+    for tail in text.split("####")[1:]:
+        match = _STRICT.match(tail.strip())
+        if match is not None:
+            return _canonical(match)
+    return None
 
 
 def last_number(text: str) -> str | None:

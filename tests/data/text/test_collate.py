@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from wegeft_pl.data.text.collate import LossCollator, ScoreCollator, ScoredExample, get_pad_id, pad
+from wegeft_pl.data.text.collate import LossCollator, ScoreCollator, ScoredExample, blank, get_pad_id, pad
 from wegeft_pl.data.text.tokenize import EncodedExample, encode_example
 from wegeft_pl.losses import IGNORED, labelled_positions
 
@@ -65,3 +65,12 @@ def test_the_labels_of_a_batch_are_those_of_its_examples(tokenizer):
     assert len(picked) == sum(example.num_labels for example in examples)
     assert picked.tolist().count(tokenizer.eos_token_id) == 5
     assert batch["attention_mask"].sum().item() == sum(len(example.input_ids) for example in examples)
+
+
+def test_a_blank_batch_has_no_labels_and_no_ids():
+    batch = {"input_ids": torch.tensor([[1, 2], [3, 4]]), "labels": torch.tensor([[-100, 2], [3, 4]]), "id": [5, 6]}
+    empty = blank(batch)
+    assert empty["labels"].tolist() == [[-100, -100], [-100, -100]]
+    assert empty["id"] == [-1, -1]
+    assert batch["labels"][1, 1] == 4
+    assert "id" not in blank({"labels": batch["labels"]})

@@ -1,5 +1,7 @@
 """Rows held out of train: seeded, disjoint, complete, in the file's order."""
 
+import time
+
 import pytest
 
 from wegeft_pl.data.rows import Row
@@ -36,3 +38,10 @@ def test_errors():
         hold_out({"train": rows(5), "test": rows(3)}, 0, 1, seed=1, name="x")
     with pytest.raises(ValueError, match=r"data.val_size=2 and data.test_size=3 leave no training row of 5; lower"):
         hold_out({"train": rows(5)}, 2, 3, seed=1, name="x")
+
+
+def test_many_rows_take_no_time():
+    many = rows(20_000)
+    started = time.process_time()
+    hold_out({"train": many}, 5_000, 5_000, seed=1, name="x")
+    assert time.process_time() - started < 1.0  # a set made anew for every row: many seconds

@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import Dataset
 
 from wegeft_pl.backbones.huggingface import load_tokenizer
 from wegeft_pl.data.loader import EpochLoader, NoBatches
 from wegeft_pl.data.order import BatchOrder
-from wegeft_pl.data.text.collate import get_pad_id
+from wegeft_pl.data.text.collate import blank, get_pad_id
 from wegeft_pl.data.text.sources import Split
 from wegeft_pl.data.text.tokenize import Tokenizer
 
@@ -67,6 +68,8 @@ class TextDataModule(LightningDataModule, ABC):
         check_least("pad_to_multiple_of", pad_to_multiple_of, 1)
         self._encoded_with: Tokenizer | None = None
         self._splits: dict[Split, Dataset | None] = {}
+        self._train_loader: EpochLoader | None = None
+        self._position: dict[str, int] | None = None
 
     @abstractmethod
     def build_split(self, split: Split, tokenizer: Tokenizer) -> Dataset | None:
@@ -97,7 +100,7 @@ class TextDataModule(LightningDataModule, ABC):
         needed = None if stage is None else STAGES[stage][0]
         if needed is not None and self._splits[needed] is None:
             raise ValueError(
-                f"{stage} needs {needed} rows, and {self.path or 'the data set'} has none; "
+                f"{TrainerFn(stage).value} needs {needed} rows, and {self.path or 'the data set'} has none; "
                 f"add a {needed}.jsonl to the folder, or hold rows out of train with data.{needed}_size"
             )
 
@@ -121,7 +124,24 @@ class TextDataModule(LightningDataModule, ABC):
         assert dataset is not None
         # overfit_batches asks for the same batches every epoch.
         shuffle = self.trainer is None or not self.trainer.overfit_batches  # type: ignore[attr-defined]
-        return self._loader("train", dataset, self.batch_size, shuffle)
+        self._train_loader = self._loader("train", dataset, self.batch_size, shuffle)
+        if self._position is not None:
+            self._train_loader.load_state_dict(self._position)
+            self._position = None  # a later fit of the same module starts at its own place
+        return self._train_loader
+
+    def state_dict(self) -> dict[str, int]:
+        """Returns the place in the training data: the epoch and the number of its batches handed out.
+
+        Lightning restores the loader's own state too late where the schedule asks for the number of steps: the loader
+        is set up for that before the loops are restored. The data module's state comes before either.
+        """
+        return {} if self._train_loader is None else self._train_loader.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Keeps the place for the next training loader; a checkpoint that is only tested has no place to resume at."""
+        if self.trainer is None or self.trainer.state.fn == TrainerFn.FITTING:
+            self._position = dict(state_dict)
 
     def val_dataloader(self) -> EpochLoader | NoBatches:
         """Returns the validation batches of this process; none without validation rows."""
@@ -161,9 +181,10 @@ class TextDataModule(LightningDataModule, ABC):
         return self._loader(split, dataset, self.eval_batch_size, shuffle=False)
 
     def _loader(self, split: Split, dataset: Dataset, batch_size: int, shuffle: bool) -> EpochLoader:
-        return EpochLoader(
-            dataset, self.make_order(dataset, batch_size, shuffle), self.make_collate(split), self.num_workers
-        )
+        order = self.make_order(dataset, batch_size, shuffle)
+        # In training without a shuffle (overfit_batches) every row counts.
+        spare = None if split == "train" else blank
+        return EpochLoader(dataset, order, self.make_collate(split), self.num_workers, spare)
 
     def _dataset(self, split: Split) -> Dataset | None:
         if split not in self._splits:

@@ -127,3 +127,18 @@ class ScoreCollator:
             "prompt": [example.prompt for example in examples],
             "reference": [example.reference for example in examples],
         }
+
+
+def blank(batch: Batch) -> Batch:
+    """Makes a batch that only keeps a process in step count for nothing: no labels, and -1 as each row's id.
+
+    Args:
+        batch: a collator's result.
+
+    Returns:
+        The batch with every label -100; its loss is a sum over no token, and its answers are not scored.
+    """
+    labels = batch["labels"]
+    assert isinstance(labels, Tensor)
+    ids = {"id": [-1] * len(labels)} if "id" in batch else {}
+    return {**batch, "labels": torch.full_like(labels, IGNORED), **ids}

@@ -13,8 +13,9 @@ from wegeft_pl.metrics import gsm8k_strict, last_number
 class GSM8KDataModule(PromptedDataModule):
     """GSM8K, or any set of rows in its format: a question, and an answer that ends in ``#### number``.
 
-    Generated answers get two scores: ``exact_match`` (strict: the number after the last ``####``) and
-    ``flexible_match`` (the last number), both cut at the template's stop strings first.
+    Generated answers get two scores: ``exact_match`` (strict: the number after the first ``####`` that has one) and
+    ``flexible_match`` (the last number), both cut at the template's stop strings first. The template ``plain`` and
+    templates of one's own have no stop strings, so where a model writes on, the flexible score reads its last words.
 
     Args:
         path: a folder with train.jsonl and test.jsonl; a single .jsonl or .json file; ``bundled:word_problems``;

@@ -6,6 +6,8 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
+from lightning.pytorch.utilities import rank_zero_only
+from rich.console import Console
 from torch.utils.data import Dataset
 
 from wegeft_pl.data.rows import read_rows, sha256, sha256_rows
@@ -46,7 +48,8 @@ class PromptedDataModule(TextDataModule):
         question_column: the column with the question.
         answer_column: the column with the gold answer.
         prompt: a template's name (qa, alpaca, plain) or a text with ``{question}``.
-        max_length: most tokens of prompt, response and EOS; longer sequences are cut on the right and counted.
+        max_length: most tokens of prompt, response and EOS; longer sequences are cut on the right, counted, and
+            told of at setup.
         train_on_prompt: whether the loss counts the prompt too.
         val_size: rows held out of train for validation; 0: none, unless the folder has a val file.
         test_size: rows held out of train for test; 0: none, unless there is a test file.
@@ -190,3 +193,14 @@ class PromptedDataModule(TextDataModule):
         self._counts["unlabelled"][split] = 0 if split == "train" else without
         self._counts["tokens"][split] = sum(len(example.encoded.input_ids) for example in served)
         self._counts["labelled_tokens"][split] = sum(example.encoded.num_labels for example in served)
+        self._say_losses(split, len(examples))
+
+    @rank_zero_only
+    def _say_losses(self, split: Split, rows: int) -> None:
+        cut, dropped, unlabelled = (self._counts[name][split] for name in ("truncated", "dropped", "unlabelled"))
+        if not cut + dropped + unlabelled:
+            return
+        parts = [f"{cut:,} of {rows:,} rows cut at data.max_length={self.max_length} (their EOS is lost)"]
+        parts += [f"{dropped:,} dropped without a label"] if dropped else []
+        parts += [f"{unlabelled:,} without a label"] if unlabelled else []
+        Console().print(f"{split}: {', '.join(parts)}", highlight=False, soft_wrap=True)

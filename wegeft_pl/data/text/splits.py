@@ -45,8 +45,9 @@ def hold_out(
     # A whole permutation: random.sample() of fewer rows is not the beginning of a sample of more.
     drawn = random.Random(seed).sample(range(len(train)), len(train))
     test, val = set(drawn[:test_size]), set(drawn[test_size : test_size + val_size])
+    held_out = test | val
     return {
-        "train": [row for position, row in enumerate(train) if position not in test | val],
+        "train": [row for position, row in enumerate(train) if position not in held_out],
         "val": [row for position, row in enumerate(train) if position in val] or list(found.get("val", [])),
         "test": [row for position, row in enumerate(train) if position in test] or list(found.get("test", [])),
     }
