@@ -13,8 +13,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from small_run import save_llama
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -51,16 +51,7 @@ def gpt2() -> GPT2LMHeadModel:
 @pytest.fixture
 def llama_folder(llama: LlamaForCausalLM, tmp_path: Path) -> Path:
     """The tiny Llama as a Hugging Face folder with a character tokenizer."""
-    folder = tmp_path / "llama"
-    llama.save_pretrained(folder)
-    characters = ["<pad>", "<s>", "</s>", "<unk>"] + list("abcdefghijklmnopqrstuvwxyz0123456789#.+= \n")
-    tokenizer = Tokenizer(models.WordLevel({c: i for i, c in enumerate(characters)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>"
-    )
-    fast.save_pretrained(folder)
-    return folder
+    return save_llama(llama, tmp_path / "llama")
 
 
 @pytest.fixture

@@ -151,3 +151,10 @@ def test_expressions_keep_the_order_of_the_steps(
 @pytest.mark.parametrize(("text", "number"), [("19", None), ("#### 19", 19), ("a\n####7\n#### 8", 7), ("#### x", None)])
 def test_the_strict_reading_needs_the_marker(text: str, number: int | None) -> None:
     assert extract_marked_number(text) == number
+
+
+def test_the_base_was_pretrained_on_the_frame_that_recipes_use() -> None:
+    from wegeft_pl.data.text.prompts import get_template
+    from wegeft_pl.quickstart.word_problems import PROMPT
+
+    assert get_template("qa").prompt == PROMPT
