@@ -15,12 +15,13 @@ from rich.console import Console
 from torch import Tensor
 
 from wegeft_pl.accounting import preserved_modes
-from wegeft_pl.callbacks.predictions import PredictionFile
+from wegeft_pl.callbacks.predictions import PredictionFile, samples_markdown
 from wegeft_pl.callbacks.reporting import (
     Report,
     ReportingCallback,
     is_trial,
     log_scalars,
+    log_text,
     run_folder,
     task_of,
     total_over_ranks,
@@ -116,6 +117,8 @@ class BeforeAfter(ReportingCallback):
         if trainer.is_global_zero:
             Console().print(f"{when}: {scores_text(scores)} ({samples:,} samples)", highlight=False, soft_wrap=True)
         log_scalars(trainer, {f"{when}/{name}": value for name, value in scores.items()})
+        if rows:
+            log_text(trainer, f"samples/{when}", samples_markdown(rows[: self.num_samples]))
         return rows
 
     def _evaluate(

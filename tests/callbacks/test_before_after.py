@@ -150,3 +150,11 @@ def test_a_limit_without_ids_takes_the_first_rows_of_the_loader(
 ) -> None:
     make_trainer(root, BeforeAfter(limit=6), max_steps=1).fit(make_task(folder), datamodule=NoIds())
     assert "(6 samples)" in capsys.readouterr().out
+
+
+def test_samples_reach_tensorboard(folder: Path, root: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    make_trainer(root, BeforeAfter(), tensorboard=True).fit(make_task(folder), datamodule=SmallData())
+    tags = EventAccumulator(str(root / "tensorboard")).Reload().Tags()["tensors"]
+    assert {"samples/before/text_summary", "samples/after/text_summary"} <= set(tags)
