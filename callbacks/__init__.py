@@ -12,9 +12,11 @@ from wegeft_pl.callbacks.injector import WeGeFTInjector
 from wegeft_pl.callbacks.memory import MemoryAccounting
 from wegeft_pl.callbacks.merge import AdapterMerge
 from wegeft_pl.callbacks.parameters import ParameterAccounting
+from wegeft_pl.callbacks.preemption import Preemption
 from wegeft_pl.callbacks.reporting import ReportingCallback
 from wegeft_pl.callbacks.run_report import RunReport
 from wegeft_pl.callbacks.sample_writer import SampleWriter
+from wegeft_pl.callbacks.spectral_cap import SpectralCap
 from wegeft_pl.callbacks.throughput import Throughput
 
 __all__ = [
@@ -25,9 +27,11 @@ __all__ = [
     "BeforeAfter",
     "MemoryAccounting",
     "ParameterAccounting",
+    "Preemption",
     "ReportingCallback",
     "RunReport",
     "SampleWriter",
+    "SpectralCap",
     "Throughput",
     "WeGeFTInjector",
 ]

@@ -8,6 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
 from wegeft_pl.adapter import Adapter
+from wegeft_pl.adapter.sharded import reshard, whole
 from wegeft_pl.adapter.spectrum import sigma_max
 from wegeft_pl.callbacks.reporting import Report, ReportingCallback, adapter_in, log_scalars
 
@@ -58,8 +59,10 @@ class AdapterMonitor(ReportingCallback):
 
     def _look(self, trainer: Trainer, adapter: Adapter) -> None:
         self._last_step = trainer.global_step
+        reshard(adapter.model)
         self._latest = {
-            group.name: sigma_max(group.generator.phi, group.generator.psi, adapter.config.scale)
+            # Gathered where it is sharded, which all ranks do together.
+            group.name: sigma_max(whole(group.generator.phi), whole(group.generator.psi), adapter.config.scale)
             for group in adapter.groups
             if group.generator.can_edit
         }

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from lightning.pytorch import LightningModule, Trainer
 
-from wegeft_pl.callbacks.reporting import Report, ReportingCallback, adapter_in, is_trial, run_folder, task_of
+from wegeft_pl.callbacks.reporting import (
+    Report,
+    ReportingCallback,
+    adapter_in,
+    is_sharded,
+    is_trial,
+    run_folder,
+    task_of,
+)
 
 #: The folder's name in the run folder.
 FOLDER = "adapter"
@@ -46,7 +54,7 @@ class AdapterSaver(ReportingCallback):
         if is_trial(trainer) or trainer.global_step == self._saved_step:
             return
         adapter, folder = adapter_in(self, pl_module), run_folder(trainer) / FOLDER
-        if trainer.is_global_zero:
+        if trainer.is_global_zero or is_sharded(trainer):  # sharded, all ranks give their parts and the first one writes
             adapter.save(folder, overwrite=True, base_name=task_of(self, pl_module).backbone_name)
         trainer.strategy.barrier("adapter saved")
         self._path, self._saved_step = str(folder), trainer.global_step

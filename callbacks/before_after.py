@@ -19,6 +19,7 @@ from wegeft_pl.callbacks.predictions import PredictionFile, samples_markdown
 from wegeft_pl.callbacks.reporting import (
     Report,
     ReportingCallback,
+    is_sharded,
     is_trial,
     log_scalars,
     log_text,
@@ -153,6 +154,11 @@ class BeforeAfter(ReportingCallback):
             return
         # Ids are found by collating once more, which costs nothing beside scoring.
         chosen = _first_ids(trainer, islice(loader, most), self.limit)
+        if chosen is None and is_sharded(trainer):
+            raise ValueError(
+                f"BeforeAfter: limit {self.limit} of samples without ids cannot be shared out evenly under "
+                f"{type(trainer.strategy).__name__}; give batches an 'id', or drop the limit"
+            )
         left = math.ceil(self.limit / trainer.world_size)
         for batch in islice(loader, most):
             if chosen is None:
@@ -162,6 +168,8 @@ class BeforeAfter(ReportingCallback):
                 rows = [row for row, number in enumerate(batch["id"]) if int(number) in chosen]
             if rows:
                 yield {name: _take(value, rows) for name, value in batch.items()}
+            elif is_sharded(trainer):
+                yield _filler(batch)  # a sharded model is computed by all ranks together or not at all
 
     def _most_batches(self, trainer: Trainer, loader: Any) -> int | None:
         """What ``trainer.limit_test_batches`` (or val) and ``fast_dev_run`` leave of a loader; None means all."""
@@ -191,6 +199,14 @@ def _first_ids(trainer: Trainer, batches: Iterable[Any], limit: int) -> set[int]
 
 def _take(value: Any, rows: list[int]) -> Any:
     return value[rows] if isinstance(value, Tensor) else [value[row] for row in rows]
+
+
+def _filler(batch: dict[str, Any]) -> dict[str, Any]:
+    """A row that is computed and counts for nothing: no label, and an id that says so."""
+    row = {name: _take(value, [0]) for name, value in batch.items()} | {"id": [-1]}
+    if "labels" in row:
+        row["labels"] = torch.full_like(row["labels"], -100)
+    return row
 
 
 def _count_samples(task: FineTuneTask, batch: Any) -> int:

@@ -2,34 +2,45 @@
 
 from __future__ import annotations
 
-import os
-import shutil
+import time
 import warnings
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch import Tensor
 
-from wegeft_pl.adapter.storage import check_finite
+from wegeft_pl.callbacks.checkpoint_folder import remove_forgotten, remove_half_written, temporary_name
+from wegeft_pl.callbacks.checkpoint_io import DirectCheckpointIO, check_written, put_in_place
 from wegeft_pl.callbacks.reporting import Report, ReportingCallback, is_trial, run_folder
-from wegeft_pl.callbacks.resuming import begin_next_epoch
+from wegeft_pl.callbacks.resuming import ResumableFitLoop, go_on
 
 
 class NotFiniteError(ValueError):
     """A checkpoint would hold NaN or infinite values."""
 
 
+class NotWrittenError(OSError):
+    """A checkpoint could not be written."""
+
+
 class AdapterCheckpoint(ModelCheckpoint, ReportingCallback):
     """Lightning's checkpoint callback with this project's defaults: ``checkpoints/last.ckpt`` is always the newest.
 
     ``last.ckpt`` is written at the end of every training epoch, every n steps where asked, and where the run ends
-    inside an epoch (``max_steps``, early stopping): a resumed run goes on there as if it had never stopped. Each file
-    is written beside its place, read back, and renamed, so that neither a full disk nor a kill leaves half a
-    checkpoint, nor do NaN or infinite values replace a good one: the run stops instead.
+    inside an epoch (``max_steps``, ``max_time``, early stopping): a resumed run goes on there as if it had never
+    stopped. Each file is written beside its place, read back and compared, and renamed, so that neither a full disk nor
+    a kill leaves half a checkpoint, nor do NaN or infinite values replace a good one: the run stops instead. Files are
+    removed only when a ``last.ckpt`` that does not need them is on the disk.
+
+    Nothing is saved between the micro-batches of a step, whose gradients are in no checkpoint, and a run that is asked
+    to stop there ends its step first. Where a validation falls between them, the best checkpoint by its score is
+    written for scoring: ``last.ckpt`` waits for the end of the step.
 
     Args:
         dirpath: the folder; null means ``checkpoints`` in the run folder.
@@ -73,6 +84,11 @@ class AdapterCheckpoint(ModelCheckpoint, ReportingCallback):
             enable_version_counter=False,
         )
         self._checked = False
+        #: Logged values by name: those of the part of the run before a resume decide about its checkpoints too.
+        self._metrics: dict[str, Tensor] = {}
+        self._superseded: list[str] = []
+        self._stop_held = False
+        self._resumed: dict[str, Any] | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Resolves the folder; a folder with checkpoints in it is normal when a run goes on."""
@@ -81,25 +97,48 @@ class AdapterCheckpoint(ModelCheckpoint, ReportingCallback):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
             super().setup(trainer, pl_module, stage)
+        if stage != "fit":
+            return
+        ResumableFitLoop.adopt(trainer)
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # one of the user's own stays
+            trainer.strategy.checkpoint_io = DirectCheckpointIO()
+        if trainer.is_global_zero and not is_trial(trainer):
+            remove_half_written(self._folder)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Lets a run resumed at an epoch's end begin the next epoch; see :func:`begin_next_epoch`."""
+        """Lets a resumed run begin where its checkpoint was written; see :func:`go_on`."""
         super().on_train_start(trainer, pl_module)
-        begin_next_epoch(trainer)
+        resumed, self._resumed = self._resumed, None
+        from_last = trainer.ckpt_path is not None and Path(trainer.ckpt_path) == self._folder / "last.ckpt"
+        # An older checkpoint that someone goes back to knows nothing of the newer ones, which may be wanted.
+        if resumed is not None and from_last and trainer.is_global_zero and resumed["dirpath"] == str(self.dirpath):
+            remove_forgotten(self._folder, self.state_key, resumed)
+        go_on(trainer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Saves what is due, and where the run ends inside an epoch."""
-        # Not between the batches of one step, where a resumed run's step count and a time interval would save too: the
-        # gradients gathered so far are in no checkpoint.
-        if not trainer.fit_loop.epoch_loop._should_accumulate():
-            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        """Saves what is due at the end of a step, and where the run ends inside an epoch."""
+        if self._is_inside_step(trainer):
+            self._hold_stop(trainer)
+            return
+        if self._stop_held:
+            self._stop_held, trainer.should_stop = False, True
+        if self._is_due(trainer) and not self._should_skip_saving_checkpoint(trainer):
+            self._save_due(trainer)
         self._save_at_cut(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves what is due, and where this validation ends the run inside an epoch (early stopping)."""
-        super().on_validation_end(trainer, pl_module)
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking and self._is_inside_step(trainer):
+            self._hold_stop(trainer)
+        if self._defer_save_until_validation and not self._should_skip_saving_checkpoint(trainer):
+            self._defer_save_until_validation = False
+            candidates = self._monitor_candidates(trainer)
+            self._save_topk_checkpoint(trainer, candidates)
+            self._save_last_checkpoint(trainer, candidates)
+        else:
+            super().on_validation_end(trainer, pl_module)
         self._save_at_cut(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -114,26 +153,44 @@ class AdapterCheckpoint(ModelCheckpoint, ReportingCallback):
             self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Saves what there is where asked, and ``last.ckpt`` at Ctrl-C.
+        """Saves what there is where asked; weights that are not finite must not hide the error that matters.
 
-        An interrupt may fall anywhere inside a step, so such a checkpoint goes on from about where the run stood, not
-        bit for bit. Weights that are not finite must not hide the error that matters.
+        An exception may fall anywhere inside a step, so such a checkpoint goes on from about where the run stood, not
+        bit for bit; it has a name of its own and never replaces ``last.ckpt``.
         """
+        if not self._should_save_on_exception(trainer):
+            return
         try:
-            super().on_exception(trainer, pl_module, exception)
-            if isinstance(exception, KeyboardInterrupt) and trainer.global_step > 0 and trainer.training:
-                self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
-                rank_zero_info(
-                    f"interrupted at step {trainer.global_step}, saved; go on with --run_dir "
-                    f"{run_folder(trainer)} --ckpt_path last"
-                )
-        except NotFiniteError as error:
+            name = self.format_checkpoint_name(self._monitor_candidates(trainer), prefix="exception")
+            self._save_checkpoint(trainer, name)
+            rank_zero_info(f"{type(exception).__name__}: saved what there was as {name}")
+        except (NotFiniteError, NotWrittenError) as error:
             rank_zero_warn(str(error))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves where nothing was saved yet; Lightning would do so in a ``fast_dev_run`` too."""
-        if not is_trial(trainer):
+        if not is_trial(trainer) and trainer.ckpt_path is None:
             super().on_train_end(trainer, pl_module)
+
+    def save_now(self, trainer: Trainer) -> bool:
+        """Writes ``last.ckpt`` for a run that is about to be stopped; call it on all ranks.
+
+        Behind a step, or during a validation, which the resumed run then does anew.
+
+        Returns:
+            Whether the file now holds the present step; False inside a step, and before the first one.
+        """
+        if trainer.global_step == 0 or is_trial(trainer) or self._is_inside_step(trainer):
+            return False
+        if self._last_saved_step == trainer.global_step:
+            return True
+        if trainer.validating:
+            # As behind the batch: Lightning has counted it as completed by now.
+            progress = trainer.fit_loop.epoch_loop.batch_progress
+            progress.current.completed -= 1
+            progress.total.completed -= 1
+        self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+        return True
 
     def report(self) -> Report:
         """``paths.checkpoints``, and ``paths.best_checkpoint`` where a value is monitored."""
@@ -144,65 +201,143 @@ class AdapterCheckpoint(ModelCheckpoint, ReportingCallback):
             paths["best_checkpoint"] = self.best_model_path
         return {"paths": paths}
 
-    def _save_at_cut(self, trainer: Trainer) -> None:
+    def state_dict(self) -> dict[str, Any]:
+        """Lightning's state, the values that decide about later checkpoints, and whether one waits for a validation."""
+        return super().state_dict() | {"metrics": dict(self._metrics), "deferred": self._defer_save_until_validation}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on with the best checkpoints so far."""
+        super().load_state_dict(state_dict)
+        self._metrics = dict(state_dict["metrics"])
+        self._defer_save_until_validation = state_dict["deferred"]
+        self._resumed = state_dict
+
+    @property
+    def _folder(self) -> Path:
+        return Path(str(self.dirpath))
+
+    def _is_inside_step(self, trainer: Trainer) -> bool:
+        return trainer.fit_loop.epoch_loop._should_accumulate()
+
+    def _hold_stop(self, trainer: Trainer) -> None:
+        """Puts off a stop that is asked for between the micro-batches of a step: their gradients would be lost."""
+        if trainer.should_stop:
+            self._stop_held, trainer.should_stop = True, False
+
+    def _is_due(self, trainer: Trainer) -> bool:
+        if self._every_n_train_steps >= 1 and trainer.global_step % self._every_n_train_steps == 0:
+            return True
+        if self._train_time_interval is None:
+            return False
+        now, last = time.monotonic(), self._last_time_checked
+        due = last is not None and now - last >= self._train_time_interval.total_seconds()
+        due = trainer.strategy.broadcast(due)  # clocks differ
+        if due:
+            self._last_time_checked = now
+        return due
+
+    def _save_due(self, trainer: Trainer) -> None:
         loop = trainer.fit_loop
-        stops = trainer.should_stop and loop._can_stop_early
-        if not stops and trainer.global_step != trainer.max_steps:
-            return
-        if loop.epoch_loop._num_ready_batches_reached() or self._should_skip_saving_checkpoint(trainer):
-            return
+        assert loop._data_fetcher is not None
         candidates = self._monitor_candidates(trainer)
-        if self.monitor is None and self._every_n_epochs >= 1:
+        validates = loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
+        if self.monitor is None or (self.monitor in candidates and not validates):
             self._save_topk_checkpoint(trainer, candidates)
+            self._save_last_checkpoint(trainer, candidates)
+            return
+        # The value to judge by comes with the next validation; the last checkpoint does not wait for it.
+        self._defer_save_until_validation = True
+        self._save_last_only(trainer, candidates)
+
+    def _save_last_only(self, trainer: Trainer, candidates: dict[str, Tensor]) -> None:
         before = self._last_global_step_saved
         self._save_last_checkpoint(trainer, candidates)
         if self.monitor is not None:
             # A validation that follows may still find this step to be the best.
             self._last_global_step_saved = before
 
+    def _save_at_cut(self, trainer: Trainer) -> None:
+        loop = trainer.fit_loop
+        stops = trainer.should_stop and loop._can_stop_early
+        if not stops and trainer.global_step != trainer.max_steps:
+            return
+        if self._is_inside_step(trainer) or self._should_skip_saving_checkpoint(trainer):
+            return
+        if loop.epoch_loop._num_ready_batches_reached():
+            return
+        candidates = self._monitor_candidates(trainer)
+        if self.monitor is None and self._every_n_epochs >= 1:
+            self._save_topk_checkpoint(trainer, candidates)
+        self._save_last_only(trainer, candidates)
+
+    def _monitor_candidates(self, trainer: Trainer) -> dict[str, Tensor]:
+        logged: dict[str, Tensor] = trainer.callback_metrics
+        self._metrics |= {name: value.detach().cpu().clone() for name, value in logged.items()}
+        return self._metrics | super()._monitor_candidates(trainer)
+
+    def _save_last_checkpoint(self, trainer: Trainer, monitor_candidates: dict[str, Tensor]) -> None:
+        if self._is_inside_step(trainer):
+            return
+        super()._save_last_checkpoint(trainer, monitor_candidates)
+        self._last_saved_step = trainer.global_step
+        superseded, self._superseded = self._superseded, []
+        for path in superseded:
+            super()._remove_checkpoint(trainer, path)
+
+    def _remove_checkpoint(self, trainer: Trainer, filepath: str) -> None:
+        # A run killed before the next last.ckpt goes on from one that still names this file as its best.
+        self._superseded.append(filepath)
+
     def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
-        # Lightning writes to the system's temporary folder and moves the file; across file systems that is a copy.
-        final, temporary = Path(filepath), Path(filepath).with_name(f".{Path(filepath).name}.tmp")
+        final, temporary = Path(filepath), temporary_name(Path(filepath))
+        failure: tuple[str, bool] | None = None
         try:
-            super()._save_checkpoint(trainer, str(temporary))
-            broken = None
-            if trainer.is_global_zero and temporary.is_file():
-                broken = self._verify(temporary, trainer.lightning_module)
-                with open(temporary, "rb") as handle:
-                    os.fsync(handle.fileno())
-            broken = trainer.strategy.broadcast(broken)  # all ranks stop, or none would notice the other's end
-            if broken is not None:
-                kept = "the one there is kept" if final.exists() else "there is none yet"
-                raise NotFiniteError(
-                    f"no checkpoint {final} at step {trainer.global_step}, {kept}: {broken}; lower the learning rate, "
-                    "or clip with --trainer.gradient_clip_val 1.0"
-                )
-            if trainer.is_global_zero:
-                if final.is_dir():  # sharded checkpoints are folders, which cannot be replaced by renaming
-                    shutil.rmtree(final)
-                os.replace(temporary, final)
+            try:
+                super()._save_checkpoint(trainer, str(temporary))
+            except OSError as error:
+                failure = _said(error), False
+                trainer.strategy.barrier("Trainer.save_checkpoint")  # where the other ranks wait for this one
+            if trainer.is_global_zero and failure is None:
+                failure = self._put_in_place(temporary, final, trainer.lightning_module)
         finally:
-            if trainer.is_global_zero and temporary.is_file():
-                temporary.unlink()
-        trainer.strategy.barrier("checkpoint in place")
+            if trainer.is_global_zero:
+                temporary.unlink(missing_ok=True)
+        failure = trainer.strategy.broadcast(failure)  # all ranks stop, or none would notice the other's end
+        if failure is not None:
+            self._refuse(final, trainer.global_step, *failure)
         self._last_checkpoint_saved = filepath
 
-    def _verify(self, path: Path, module: LightningModule) -> str | None:
-        """Reads a new file back, and warns once where it holds frozen weights of the base.
+    def _put_in_place(self, temporary: Path, final: Path, module: LightningModule) -> tuple[str, bool] | None:
+        """Checks and renames a file.
 
         Returns:
-            Which trained tensor is not finite, or None where all are.
+            What is wrong, and whether it is values that are not finite; None where all is well.
         """
-        saved = torch.load(path, map_location="cpu", mmap=True, weights_only=False)["state_dict"]
-        frozen = [name for name, p in module.named_parameters() if not p.requires_grad and name in saved]
+        try:
+            frozen = check_written(temporary, module)
+            put_in_place(temporary, final)
+        except FloatingPointError as error:
+            return str(error), True
+        except OSError as error:
+            return _said(error), False
         if frozen and not self._checked:
             rank_zero_warn(
                 f"checkpoints hold {len(frozen)} frozen tensors of the base (first: {frozen[0]}) and are as large as "
                 f"it; call super().on_save_checkpoint(checkpoint) in {type(module).__name__}"
             )
         self._checked = True
-        try:
-            check_finite({name: tensor for name, tensor in saved.items() if name not in frozen}, "the model")
-        except ValueError as error:
-            return str(error)
         return None
+
+    def _refuse(self, final: Path, step: int, problem: str, is_not_finite: bool) -> None:
+        kept = "the one there is kept" if final.exists() else "there is none yet"
+        text = f"no checkpoint {final} at step {step}, {kept}: {problem}; "
+        if is_not_finite:
+            raise NotFiniteError(f"{text}lower the learning rate, or clip with --trainer.gradient_clip_val 1.0")
+        raise NotWrittenError(f"{text}make room or make the folder writable, then go on with --ckpt_path last")
+
+    #: The step that last.ckpt holds, as far as this process wrote it.
+    _last_saved_step = -1
+
+
+def _said(error: OSError) -> str:
+    return error.strerror or str(error)

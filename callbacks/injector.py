@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 from wegeft_pl.adapter import AdapterConfig
 from wegeft_pl.adapter.config import Factor, Form, Sharing, Side
-from wegeft_pl.generators import Generator
+from wegeft_pl.adapter.generator_path import GeneratorFactory
 from wegeft_pl.tasks import AdapterCallback
 
 
@@ -21,8 +23,10 @@ class WeGeFTInjector(AdapterCallback):
         sharing: who shares one generator: ``type`` (sites of the same name across depth), ``all`` (sites of equal
             width), ``layer`` (nobody), or a list of regular expressions, one for each group.
         side: ``input`` for W' = W + s (W phi) psi, ``output`` for W' = W + s phi (psi W).
-        generator: the generator's class or its import path.
-        zero: the factor that starts at zero, ``phi`` or ``psi``.
+        generator: the generator's import path, such as ``wegeft_pl.generators.PaCaGenerator`` (in Python also its
+            class, a function that makes one, or a ``functools.partial``).
+        generator_options: the generator's own options by name, such as ``{clusters: 64, norm: l2}``.
+        zero: the factor that starts at zero, ``phi`` or ``psi``; null means the generator's own choice.
         form: how a site computes: ``edit``, ``factor``, or ``auto``.
         input_dropout: probability of dropping elements of the edited tensor in the adapter's branch.
         weight_dropout: probability of dropping elements of W before phi (the paper's dropout).
@@ -40,8 +44,9 @@ class WeGeFTInjector(AdapterCallback):
         alpha: float | None = None,
         sharing: Sharing | Sequence[str] = "type",
         side: Side = "input",
-        generator: str | type[Generator] = "wegeft_pl.generators.LinearGenerator",
-        zero: Factor = "phi",
+        generator: str | GeneratorFactory = "wegeft_pl.generators.LinearGenerator",
+        generator_options: Mapping[str, Any] = MappingProxyType({}),
+        zero: Factor | None = None,
         form: Form = "auto",
         input_dropout: float = 0.0,
         weight_dropout: float = 0.0,
@@ -55,6 +60,7 @@ class WeGeFTInjector(AdapterCallback):
             sharing=sharing,
             side=side,
             generator=generator,
+            generator_options=generator_options,
             zero=zero,
             form=form,
             input_dropout=input_dropout,

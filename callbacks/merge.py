@@ -9,13 +9,15 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
 from wegeft_pl.accounting import preserved_modes
 from wegeft_pl.adapter import Adapter, MergeReport, check_mergeable, merge, unmerge
+from wegeft_pl.adapter.match_weights import match_weights
 from wegeft_pl.adapter.storage import write_json
+from wegeft_pl.adapter.weight_files import TensorEntry
 from wegeft_pl.adapter.whole_folder import whole_folder
 from wegeft_pl.callbacks.reporting import (
     Report,
@@ -26,10 +28,12 @@ from wegeft_pl.callbacks.reporting import (
     run_folder,
     task_of,
 )
+from wegeft_pl.distributed import merge_sharded
 from wegeft_pl.tasks import FineTuneTask
 
 #: The folder's name in the run folder, and the report's in it.
 FOLDER, REPORT = "merged", "merge_report.json"
+_LATER = "the adapter itself is saved, merge it later with python -m wegeft_pl merge"
 
 
 @runtime_checkable
@@ -45,9 +49,10 @@ class AdapterMerge(ReportingCallback):
     """Merges the adapter when training ends, writes ``merged/``, and gives the live model its adapter back.
 
     The base's weights are kept on the CPU meanwhile and restored bit for bit. The folder appears only when complete.
-    Under a sharded strategy nothing is merged here; ``python -m wegeft_pl merge`` does it afterwards. Where the adapter
-    cannot be merged (a target's weight is tied to another module's, or quantised) a warning says so before the first
-    step and the run goes on without merging.
+    Under ``wegeft_fsdp`` every process writes the rows that it holds: nothing is gathered, kept or probed, and the
+    folder must be on a file system that all processes share. Where the adapter cannot be merged (a target's weight is
+    tied to another module's, or quantised; sharded, the base's files have other names than the model) a warning says so
+    before the first step and the run goes on without merging.
 
     Args:
         enabled: false skips merging.
@@ -61,6 +66,7 @@ class AdapterMerge(ReportingCallback):
         self.dtype = dtype
         self._report: Report = {}
         self._obstacle: str | None = None
+        self._entries: dict[str, TensorEntry] | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Finds out before training whether the end will work.
@@ -76,29 +82,43 @@ class AdapterMerge(ReportingCallback):
                 f"{type(task).__name__} does not say how to save a merged backbone; override save_merged, or switch "
                 "merging off with wegeft_pl.callbacks.AdapterMerge and enabled: false"
             )
-        if is_sharded(trainer):
-            rank_zero_info(
-                f"AdapterMerge: {type(trainer.strategy).__name__} spreads the weights, so nothing is merged "
-                "at the end; run python -m wegeft_pl merge afterwards"
+        if is_sharded(trainer) and type(task).save_without_weights is FineTuneTask.save_without_weights:
+            raise ValueError(
+                f"{type(task).__name__} does not say what belongs beside merged weights; override "
+                "save_without_weights, or switch merging off with wegeft_pl.callbacks.AdapterMerge and enabled: false"
             )
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Warns where merging is not possible, once the backbone and its adapter are there."""
-        if not self.enabled or is_sharded(trainer):
+        if not self.enabled:
             return
-        self._obstacle = _obstacle(adapter_in(self, pl_module))
+        adapter = adapter_in(self, pl_module)
+        self._obstacle = _obstacle(adapter)
+        if self._obstacle is None and is_sharded(trainer):
+            task = task_of(self, pl_module)
+            source = task.weight_source(adapter.model)
+            # By the same names the merged weights will be written.
+            self._entries = None if source is None else match_weights(adapter.model, source.files, source.prefix)
+            if self._entries is None:
+                self._obstacle = (
+                    f"{task.backbone_name} has no safetensors files, or other names in them than its model, so its "
+                    "shards cannot be written; run python -m wegeft_pl merge afterwards"
+                )
         if self._obstacle is not None:
             rank_zero_warn(f"there will be no merged model: {self._obstacle}; training goes on, the adapter is saved")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Merges on rank 0; the others wait."""
-        if not self.enabled or is_trial(trainer) or is_sharded(trainer):
+        """Merges on rank 0 while the others wait; sharded, every rank its own rows."""
+        if not self.enabled or is_trial(trainer):
             return
         if self._obstacle is not None:
             self._report = {"merge": {"skipped": self._obstacle}}
             return
-        if trainer.is_global_zero:
-            self._merge(trainer, task_of(self, pl_module), adapter_in(self, pl_module))
+        task, adapter = task_of(self, pl_module), adapter_in(self, pl_module)
+        if is_sharded(trainer):
+            self._merge_sharded(trainer, task, adapter)
+        elif trainer.is_global_zero:
+            self._merge(trainer, task, adapter)
         trainer.strategy.barrier("merged")
 
     def report(self) -> Report:
@@ -115,13 +135,24 @@ class AdapterMerge(ReportingCallback):
                     task.save_merged(building)
                     write_json(building / REPORT, report.to_dict())
             except OSError as error:
-                raise OSError(
-                    f"could not write the merged model to {folder}: {error}; the adapter itself is saved, merge "
-                    "it later with python -m wegeft_pl merge"
-                ) from error
+                raise OSError(f"could not write the merged model to {folder}: {error}; {_LATER}") from error
             finally:
                 if adapter.state == "merged":
                     unmerge(backbone, adapter)
+        self._finish(folder, report)
+
+    def _merge_sharded(self, trainer: Trainer, task: FineTuneTask, adapter: Adapter) -> None:
+        folder = run_folder(trainer) / FOLDER
+        dtype = torch.float32 if self.dtype == "float32" else None
+
+        def finish(building: Path, report: MergeReport) -> None:
+            task.save_without_weights(building, dtype or _dtype_of(adapter))
+            write_json(building / REPORT, report.to_dict())
+
+        try:
+            report = merge_sharded(adapter, folder, finish, dtype=dtype, base=self._entries)
+        except OSError as error:
+            raise OSError(f"{error}; {_LATER}") from error
         self._finish(folder, report)
 
     def _finish(self, folder: Path, report: MergeReport) -> None:
@@ -138,6 +169,15 @@ class AdapterMerge(ReportingCallback):
             return None
         moved = trainer.strategy.batch_to_device(batch, task.device)
         return partial(_output, trainer, task, moved)
+
+
+def _dtype_of(adapter: Adapter) -> torch.dtype:
+    """The base's dtype: that of most of its numbers."""
+    counts: dict[torch.dtype, int] = {}
+    for parameter in adapter.model.parameters():
+        if not parameter.requires_grad:
+            counts[parameter.dtype] = counts.get(parameter.dtype, 0) + parameter.numel()
+    return max(counts, key=lambda dtype: counts[dtype])
 
 
 def _obstacle(adapter: Adapter) -> str | None:

@@ -89,9 +89,13 @@ def adapter_in(callback: Callback, pl_module: LightningModule) -> Adapter:
 
 
 def log_scalars(trainer: Trainer, scalars: dict[str, float]) -> None:
-    """Sends numbers to every logger at the current optimiser step; call it on rank 0 or on all ranks alike."""
+    """Sends numbers to every logger at the current optimiser step; call it on rank 0 or on all ranks alike.
+
+    Steps are counted from 0 as Lightning's own curves count them: a resumed run's logger drops what lies at or behind
+    the checkpoint's number of steps, and would drop what belongs to the last step before it.
+    """
     for logger in trainer.loggers:
-        logger.log_metrics(scalars, step=trainer.global_step)
+        logger.log_metrics(scalars, step=_step(trainer))
 
 
 def total_over_ranks(trainer: Trainer, count: int) -> int:
@@ -108,4 +112,8 @@ def log_text(trainer: Trainer, tag: str, text: str) -> None:
     """Shows Markdown in TensorBoard, where a run logs to it."""
     for logger in trainer.loggers:
         if trainer.is_global_zero and isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_text(tag, text, trainer.global_step)
+            logger.experiment.add_text(tag, text, _step(trainer))
+
+
+def _step(trainer: Trainer) -> int:
+    return trainer.fit_loop.epoch_loop._batches_that_stepped

@@ -15,6 +15,8 @@ from wegeft_pl.adapter.storage import read_json, write_json
 from wegeft_pl.callbacks.environment import seed, versions
 from wegeft_pl.callbacks.reporting import Report, ReportingCallback, is_trial, run_folder
 from wegeft_pl.callbacks.summary import print_summary
+from wegeft_pl.distributed import DescribesItself
+from wegeft_pl.tasks import FineTuneTask
 
 #: The report's name in the run folder.
 FILE = "run.json"
@@ -24,6 +26,7 @@ ORDER = (
     "error",
     "seconds",
     "steps",
+    "steps_skipped",
     "metrics",
     "parameters",
     "memory_bytes",
@@ -35,15 +38,6 @@ ORDER = (
     "decoding",
     "data",
 )
-
-
-@runtime_checkable
-class DescribesItself(Protocol):
-    """A data module that says what its data was."""
-
-    def describe(self) -> dict[str, Any]:
-        """Plain JSON types."""
-        ...
 
 
 @runtime_checkable
@@ -104,7 +98,7 @@ class RunReport(ReportingCallback):
         if path.exists() and trainer.global_step == 0:
             return  # a resume that was refused changes nothing of the run it was refused for
         # Nothing here may fail in turn and hide the error: no tokenizer, no data.
-        self._about = self._describe(trainer) | {"error": f"{type(exception).__name__}: {exception}"}
+        self._about = self._describe(trainer) | {"error": error_text(exception)}
         # A resumed run that fails at once must not wipe out what the first part reported.
         kept = read_json(path) if path.exists() else {}
         write_json(path, in_order(merged(kept, collect(trainer))))
@@ -152,10 +146,15 @@ class RunReport(ReportingCallback):
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 paths["tensorboard"] = str(logger.log_dir)
+        task = trainer.lightning_module
+        skipped: Report = {}
+        if isinstance(task, FineTuneTask) and trainer.state.fn == TrainerFn.FITTING:
+            skipped["steps_skipped"] = dict(task.steps.skipped)
         return {
             "command": str(trainer.state.fn.value) if trainer.state.fn is not None else None,
             "seconds": self._seconds(),
             "steps": trainer.global_step,
+            **skipped,
             "paths": {name: os.path.abspath(path) for name, path in paths.items()},
             "versions": versions(trainer),
             "seed": seed(),
@@ -184,6 +183,11 @@ class RunReport(ReportingCallback):
             content = in_order(merged(kept, content))
         write_json(path, content)
         return content
+
+
+def error_text(exception: BaseException) -> str:
+    """An error's class and text, and its notes: that of a process that lost another one names the first cause."""
+    return "\n".join([f"{type(exception).__name__}: {exception}", *vars(exception).get("__notes__", [])])
 
 
 def in_order(content: Report) -> Report:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
 
 from wegeft_pl.callbacks.reporting import Report, ReportingCallback, is_log_step, log_scalars, task_of, total_over_ranks
 from wegeft_pl.callbacks.stopwatch import Stopwatch
@@ -35,6 +36,8 @@ class Throughput(ReportingCallback):
         self._warmed = 0
         # Sums over timed batches of this rank; tokens stay None for tasks without tokens.
         self._samples, self._tokens, self._padded = 0, 0, 0
+        # Counts that are still on the device: reading them makes the process wait for it.
+        self._unread: Tensor | None = None
         self._has_tokens = False
         self._window = (0.0, 0, 0)
         self._report: Report = {}
@@ -44,6 +47,7 @@ class Throughput(ReportingCallback):
         task_of(self, pl_module)
         self._watch = Stopwatch(pl_module.device)
         self._warmed = 0
+        self._read()
         self._window = (0.0, self._samples, self._tokens)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -79,6 +83,7 @@ class Throughput(ReportingCallback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Adds up over ranks."""
         self._watch.stop()
+        self._read()
         seconds = self._earlier_seconds + self._watch.seconds
         sums = (self._samples, self._tokens, self._padded)
         samples, tokens, padded = (total_over_ranks(trainer, count) for count in sums)
@@ -91,6 +96,7 @@ class Throughput(ReportingCallback):
 
     def state_dict(self) -> dict[str, Any]:
         """The sums, so that a resumed run reports all of its training."""
+        self._read()
         seconds = self._earlier_seconds + self._watch.read()  # Lightning asks before it calls on_save_checkpoint
         sums = {"samples": self._samples, "tokens": self._tokens, "padded": self._padded}
         return {"seconds": seconds, "has_tokens": self._has_tokens, **sums}
@@ -102,11 +108,20 @@ class Throughput(ReportingCallback):
 
     def _add(self, count: BatchCount) -> None:
         self._samples += count.samples
-        self._tokens += count.tokens or 0
         self._padded += count.padded_tokens or 0
+        if isinstance(count.tokens, Tensor):
+            self._unread = count.tokens if self._unread is None else self._unread + count.tokens
+        else:
+            self._tokens += count.tokens or 0
+
+    def _read(self) -> None:
+        if self._unread is not None:
+            self._tokens += int(self._unread)
+            self._unread = None
 
     def _log(self, trainer: Trainer) -> None:
         seconds = self._watch.read()
+        self._read()
         before, samples, tokens = self._window
         world = trainer.world_size
         rates = self._rates(seconds - before, (self._samples - samples) * world, (self._tokens - tokens) * world)

@@ -9,7 +9,14 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adafactor, AdamW, Optimizer
 
 from wegeft_pl import AdapterConfig, inject
-from wegeft_pl.accounting import estimate_memory, gradient_bytes, optimizer_bytes, state_bytes, weight_bytes
+from wegeft_pl.accounting import (
+    MemoryEstimate,
+    estimate_memory,
+    gradient_bytes,
+    optimizer_bytes,
+    state_bytes,
+    weight_bytes,
+)
 
 
 class TwoLayers(nn.Module):
@@ -40,6 +47,12 @@ def test_parts_of_a_small_model(device: str) -> None:
     assert estimate.activations is not None
     assert estimate.peak == estimate.weights + estimate.gradients + estimate.optimizer + estimate.activations
     assert list(estimate.to_dict()) == ["weights", "gradients", "optimizer", "activations", "peak"]
+
+
+def test_what_is_gathered_is_part_of_the_peak() -> None:
+    alone, shared = MemoryEstimate(5, 3, 2, 10), MemoryEstimate(5, 3, 2, 10, gathered=7)
+    assert (alone.peak, shared.peak) == (20, 27)
+    assert list(shared.to_dict()) == ["weights", "gradients", "optimizer", "activations", "gathered", "peak"]
 
 
 def test_without_a_loss_the_peak_is_unknown() -> None:

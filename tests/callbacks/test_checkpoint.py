@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import resource
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from small_run import SmallData, make_task, make_trainer
 from torch import Tensor
 
-from wegeft_pl.callbacks import AdapterCheckpoint
+from wegeft_pl.callbacks import AdapterCheckpoint, checkpoint_io
 from wegeft_pl.tasks import CausalLMTask
 
 
@@ -145,18 +146,220 @@ def test_the_best_of_a_run_that_ends_inside_an_epoch_is_still_found(folder: Path
     assert names == ["kept-step=2.ckpt", "kept-step=4.ckpt", "last.ckpt"]
 
 
-def test_ctrl_c_keeps_what_was_trained(folder: Path, root: Path) -> None:
+def test_ctrl_c_does_not_put_half_a_step_into_the_last_checkpoint(folder: Path, root: Path) -> None:
     class Interrupts(Callback):
         def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *rest: Any) -> None:
             if trainer.global_step == 5:
                 raise KeyboardInterrupt
 
-    task = make_task(folder)
-    trainer = make_trainer(root, AdapterCheckpoint(), Interrupts(), enable_checkpointing=True)
+    trainer = make_trainer(
+        root, Interrupts(), AdapterCheckpoint(every_n_train_steps=2, save_on_exception=True), enable_checkpointing=True
+    )
     with pytest.raises((KeyboardInterrupt, SystemExit)):
-        trainer.fit(task, datamodule=SmallData())
-    saved = torch.load(root / "checkpoints" / "last.ckpt", weights_only=True)
-    assert saved["global_step"] == 5
-    assert task.adapter is not None
-    for name, parameter in task.adapter.named_parameters():
-        assert torch.equal(saved["state_dict"][f"backbone.{name}"], parameter)
+        trainer.fit(make_task(folder), datamodule=SmallData())
+    checkpoints = root / "checkpoints"
+    steps = {path.name: torch.load(path, weights_only=True)["global_step"] for path in checkpoints.iterdir()}
+    assert steps == {"epoch=0-step=4.ckpt": 4, "last.ckpt": 4, "exception-epoch=0-step=5.ckpt": 5}
+
+
+# The disk
+
+
+def resumed(folder: Path, root: Path, **fields: Any) -> None:
+    fit(folder, root, AdapterCheckpoint(), resume=True, max_epochs=2, **fields)
+
+
+@pytest.mark.parametrize("written", [1000, 5000])
+def test_a_full_disk_ends_the_run_in_one_line_and_keeps_the_last_good_file(
+    folder: Path, root: Path, written: int
+) -> None:
+    fit(folder, root, AdapterCheckpoint())
+    before = {path.name: path.read_bytes() for path in (root / "checkpoints").iterdir()}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    message = (
+        r"no checkpoint .*step=16.ckpt at step 16, there is none yet: File too large; make room or make the folder"
+    )
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (written, hard))
+        with pytest.raises(OSError, match=message):
+            resumed(folder, root)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert {path.name: path.read_bytes() for path in (root / "checkpoints").iterdir()} == before
+    resumed(folder, root)
+    assert torch.load(root / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 16
+
+
+@pytest.mark.parametrize("failing", ["open", "replace"])
+def test_a_folder_that_cannot_be_written_ends_the_run_in_one_line(
+    folder: Path, root: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    fit(folder, root, AdapterCheckpoint())
+    before = {path.name: path.read_bytes() for path in (root / "checkpoints").iterdir()}
+
+    def refuse(*arguments: Any) -> Any:
+        raise PermissionError(13, "Permission denied", str(arguments[0]))
+
+    # As root, which tests in containers run as, folders cannot be made read-only.
+    if failing == "open":
+        monkeypatch.setattr(checkpoint_io, "open", refuse, raising=False)
+    else:
+        monkeypatch.setattr(checkpoint_io.os, "replace", refuse)
+    with pytest.raises(OSError, match=r"there is none yet: Permission denied; make room or make the folder writable"):
+        resumed(folder, root)
+    monkeypatch.undo()
+    assert {path.name: path.read_bytes() for path in (root / "checkpoints").iterdir()} == before
+
+
+def spoiled(content: dict[str, Any], how: str) -> dict[str, Any]:
+    content = content.copy()
+    tensors = dict(content["state_dict"])
+    name = min(tensors)
+    if how == "lacks":
+        del tensors[name]
+    elif how == "shape":
+        tensors[name] = tensors[name][:1]
+    elif how == "nan in the optimiser":
+        state = {0: {"exp_avg": torch.tensor([torch.nan])}}
+        content["optimizer_states"] = [{**content["optimizer_states"][0], "state": state}]
+    else:
+        content["note"] = Path("x")
+    return {**content, "state_dict": tensors}
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("lacks", r"the file written lacks backbone.wegeft.\w+.\w+; make room"),
+        ("shape", r"backbone.wegeft.\w+.\w+ was written in another shape"),
+        ("class", r"the file written is truncated or no checkpoint \(\w+\); only tensors and plain types can be saved"),
+        ("nan in the optimiser", r"the optimiser: exp_avg of parameter 0 holds NaN .*; lower the learning rate"),
+    ],
+)
+def test_what_was_written_is_compared_with_the_model(
+    folder: Path, root: Path, monkeypatch: pytest.MonkeyPatch, how: str, message: str
+) -> None:
+    save = torch.save
+    monkeypatch.setattr(torch, "save", lambda content, file: save(spoiled(content, how), file))
+    with pytest.raises((ValueError, OSError), match=message):
+        fit(folder, root, AdapterCheckpoint())
+    assert list((root / "checkpoints").iterdir()) == []
+
+
+def test_a_flipped_bit_is_noticed(folder: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save = torch.save
+
+    def flipped(content: Any, file: Any) -> None:
+        save(content, file)
+        with file.getbuffer() as data:
+            tensor = next(iter(content["state_dict"].values())).numpy().tobytes()
+            data[bytes(data).index(tensor)] ^= 1
+
+    monkeypatch.setattr(torch, "save", flipped)
+    with pytest.raises(OSError, match=r"the file written is truncated or no checkpoint \(ValueError\)"):
+        fit(folder, root, AdapterCheckpoint())
+
+
+def test_leftovers_of_a_killed_run_are_removed_and_copies_are_not(folder: Path, root: Path) -> None:
+    saving = {"monitor": "val/loss", "mode": "max", "save_top_k": 1}
+    fit(folder, root, AdapterCheckpoint(**saving))  # type: ignore[arg-type]
+    checkpoints = root / "checkpoints"
+    (best,) = (path for path in checkpoints.iterdir() if path.name != "last.ckpt")
+    (checkpoints / ".last.ckpt.tmp").write_bytes(b"half")
+    # As a kill leaves it between a new best file and the last.ckpt that would name it.
+    content = torch.load(best, weights_only=True)
+    key = next(key for key in content["callbacks"] if key.startswith("AdapterCheckpoint"))
+    forgotten = checkpoints / "epoch=1-step=12.ckpt"
+    content["callbacks"][key]["best_k_models"] = {str(forgotten): torch.tensor(1.0)}
+    content["callbacks"][key]["best_model_path"] = str(forgotten)
+    torch.save(content, forgotten)
+    (checkpoints / "mine.ckpt").write_bytes(best.read_bytes())
+    (checkpoints / "other.ckpt").write_bytes(b"of something else")
+    trainer = make_trainer(root, AdapterCheckpoint(**saving), enable_checkpointing=True, max_epochs=1)  # type: ignore[arg-type]
+    trainer.fit(make_task(folder, generate=False), datamodule=SmallData(), ckpt_path=str(best))
+    assert forgotten.exists()  # who goes back to an older one may want the newer ones
+    assert not (checkpoints / ".last.ckpt.tmp").exists()
+    fit(folder, root, AdapterCheckpoint(**saving), resume=True)  # type: ignore[arg-type]
+    assert {path.name for path in checkpoints.iterdir()} == {best.name, "last.ckpt", "mine.ckpt", "other.ckpt"}
+
+
+# What decides about checkpoints
+
+
+def best_of(root: Path) -> dict[str, float]:
+    content = torch.load(root / "checkpoints" / "last.ckpt", weights_only=True)["callbacks"]
+    state = next(value for key, value in content.items() if key.startswith("AdapterCheckpoint"))
+    return {Path(path).name: round(float(score), 6) for path, score in state["best_k_models"].items()}
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+@pytest.mark.parametrize("monitor", ["val/loss", "train/loss"])
+def test_best_so_far_survives_resuming(folder: Path, tmp_path: Path, mode: Literal["min", "max"], monitor: str) -> None:
+    def saving() -> AdapterCheckpoint:
+        return AdapterCheckpoint(monitor=monitor, mode=mode, save_top_k=2)
+
+    fit(folder, tmp_path / "whole", saving(), max_epochs=4)
+    for epochs in (1, 3, 4):
+        fit(folder, tmp_path / "parts", saving(), max_epochs=epochs, resume=epochs > 1)
+    assert len(best_of(tmp_path / "whole")) == 2
+    assert best_of(tmp_path / "parts") == best_of(tmp_path / "whole")
+    names = [sorted(path.name for path in (tmp_path / part / "checkpoints").iterdir()) for part in ("whole", "parts")]
+    assert names[0] == names[1] == sorted([*best_of(tmp_path / "whole"), "last.ckpt"])
+
+
+def test_the_last_checkpoint_does_not_wait_for_a_validation(folder: Path, root: Path) -> None:
+    with pytest.raises(RuntimeError, match="cable"):
+        fit(folder, root, FailAt(5), AdapterCheckpoint(monitor="val/loss", every_n_train_steps=2))
+    assert torch.load(root / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 4
+    assert best_of(root) == {}
+
+
+def test_a_step_is_judged_by_the_validation_behind_it(folder: Path, root: Path) -> None:
+    scores: dict[int, float] = {}
+
+    class Scores(Callback):
+        def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            scores[trainer.global_step] = round(float(trainer.callback_metrics["val/loss"]), 6)
+
+    checkpoint = AdapterCheckpoint(monitor="val/loss", save_top_k=-1, every_n_train_steps=2, filename="{step}")
+    fit(folder, root, Scores(), checkpoint, val_check_interval=2)
+    assert best_of(root) == {f"step={step}.ckpt": score for step, score in scores.items()}
+
+
+class FailAt(Callback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer: Trainer, *rest: Any) -> None:
+        if trainer.global_step == self.step:
+            raise RuntimeError("the cable was pulled")
+
+
+class StopsInside(Callback):
+    """Asks for the end between the micro-batches of a step, as Timer does when time is up."""
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *rest: Any) -> None:
+        if trainer.fit_loop.epoch_loop.batch_progress.current.ready == 3:
+            trainer.should_stop = True
+
+
+class StopsInValidation(Callback):
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.fit_loop.epoch_loop.batch_progress.current.ready == 3:
+            trainer.should_stop = True
+
+
+@pytest.mark.parametrize("stop", [StopsInside, StopsInValidation])
+def test_a_run_asked_to_stop_inside_a_step_ends_the_step(folder: Path, root: Path, stop: type[Callback]) -> None:
+    checkpoint = AdapterCheckpoint(monitor="val/loss", filename="best-{step}")
+    fit(folder, root, stop(), checkpoint, accumulate_grad_batches=2, val_check_interval=3)
+    content = torch.load(root / "checkpoints" / "last.ckpt", weights_only=True)
+    assert content["global_step"] == 2
+    assert content["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]["ready"] == 4
+
+
+def test_what_is_saved_for_scoring_inside_a_step_is_not_the_last_checkpoint(folder: Path, root: Path) -> None:
+    checkpoint = AdapterCheckpoint(monitor="val/loss", filename="best-{step}", save_top_k=-1)
+    with pytest.raises(RuntimeError, match="cable"):
+        fit(folder, root, FailAt(2), checkpoint, accumulate_grad_batches=2, val_check_interval=3)
+    assert [path.name for path in (root / "checkpoints").iterdir()] == ["best-step=1.ckpt"]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,10 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from wegeft_pl import load_adapter
+from wegeft_pl import merge as merge_in_memory
 from wegeft_pl.adapter.storage import read_json
 from wegeft_pl.callbacks import AdapterMerge, AdapterSaver, RunReport
-from wegeft_pl.callbacks import merge as merge_module
 from wegeft_pl.tasks import CausalLMTask, FineTuneTask
 
 
@@ -143,14 +146,106 @@ def test_disabled_and_fast_dev_run_write_nothing(folder: Path, root: Path) -> No
     assert list(root.iterdir()) == []
 
 
-def test_sharded_strategies_are_told_what_to_do_instead(
-    folder: Path, root: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture(autouse=True)
+def _disconnect() -> Iterator[None]:
+    """Sharded runs here are a mesh of one process, the test's own."""
+    yield
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+@pytest.mark.filterwarnings("ignore:merged model. rounding took:UserWarning")
+def test_a_sharded_run_merges_its_own_rows(folder: Path, root: Path) -> None:
+    """One process of gloo is a mesh of one: the same code, without a second process to start."""
+    task = make_task(folder, dtype="bfloat16")
+    merge = AdapterMerge()
+    trainer = make_trainer(root, AdapterSaver(), merge, RunReport(), strategy="wegeft_fsdp", max_steps=2)
+    trainer.callbacks[0] = injector(also_train=["model.norm"])  # type: ignore[attr-defined]
+    trainer.fit(task, datamodule=SmallData())
+    assert task.adapter is not None
+    assert task.adapter.state == "attached"
+    sharded = AutoModelForCausalLM.from_pretrained(root / "merged")
+    assert sharded.dtype == torch.bfloat16
+    assert type(sharded).__name__ == "LlamaForCausalLM"
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+    merge_in_memory(model, load_adapter(model, root / "adapter"))
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(sharded.state_dict()[name], tensor, rtol=2**-7, atol=1e-6)
+    assert AutoTokenizer.from_pretrained(root / "merged").vocab_size == task.tokenizer.vocab_size
+    written = read_json(root / "merged" / "merge_report.json")
+    assert [layer["name"] for layer in written["layers"]] == [
+        *(s.name for s in task.adapter.sites),
+        "model.norm.weight",
+    ]
+    assert written["max_output_difference"] is None
+    assert merge.report()["paths"] == {"merged": str(root / "merged")}
+    model.save_pretrained(root / "again")
+    assert read_json(root / "merged" / "config.json") == read_json(root / "again" / "config.json")
+    assert read_json(root / "merged" / "generation_config.json") == read_json(root / "again" / "generation_config.json")
+    assert sorted(path.name for path in (root / "again").iterdir()) == sorted(
+        path.name
+        for path in (root / "merged").iterdir()
+        if path.name.split("_")[0].split(".")[0] in ("config", "model", "generation")
+    )
+
+
+def test_a_sharded_run_in_float32_says_so_in_its_config(folder: Path, root: Path) -> None:
+    trainer = make_trainer(root, AdapterMerge(dtype="float32"), strategy="wegeft_fsdp", max_steps=1)
+    trainer.fit(make_task(folder, dtype="bfloat16"), datamodule=SmallData())
+    assert AutoModelForCausalLM.from_pretrained(root / "merged").dtype == torch.float32
+    assert read_json(root / "merged" / "config.json")["dtype"] == "float32"
+
+
+def test_a_sharded_run_that_cannot_write_keeps_the_adapter(
+    folder: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(merge_module, "is_sharded", lambda trainer: True)
-    with caplog.at_level("INFO"):
-        make_trainer(root, AdapterMerge(), max_steps=1).fit(make_task(folder), datamodule=SmallData())
-    assert "spreads the weights, so nothing is merged at the end; run python -m wegeft_pl merge" in caplog.text
+    def full(*_: Any) -> int:
+        raise OSError(28, "No space left on device")
+
+    class Full(AdapterMerge):
+        def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+            monkeypatch.setattr(os, "pwrite", full)
+            super().on_train_end(trainer, pl_module)
+
+    message = r"could not write the merged model to .*: process 0 of 1: .*No space left.*; the adapter itself is saved"
+    trainer = make_trainer(root, AdapterSaver(), Full(), strategy="wegeft_fsdp", max_steps=1)
+    with pytest.raises(OSError, match=message):
+        trainer.fit(make_task(folder), datamodule=SmallData())
+    assert (root / "adapter" / "adapter.safetensors").exists()
     assert not (root / "merged").exists()
+    assert not list(root.glob(".*"))
+
+
+def test_sharded_with_other_names_in_the_files_nothing_is_merged(folder: Path, root: Path) -> None:
+    class NoFiles(CausalLMTask):
+        def weight_source(self, backbone: nn.Module) -> None:
+            return None
+
+    merge, task = AdapterMerge(), NoFiles(str(folder), generate=False)
+    trainer = make_trainer(root, AdapterSaver(), merge, strategy="wegeft_fsdp", max_steps=1)
+    expected = "there will be no merged model: .* has no safetensors files, or other names in them than its model"
+    with (
+        pytest.warns(UserWarning, match="cannot be read row by row"),
+        pytest.warns(UserWarning, match=expected),
+    ):
+        trainer.fit(task, datamodule=SmallData())
+    assert "merge afterwards" in merge.report()["merge"]["skipped"]
+    assert not (root / "merged").exists()
+
+
+def test_a_sharded_task_that_cannot_write_configs_is_refused_before_training(folder: Path, root: Path) -> None:
+    class NoConfigs(CausalLMTask):
+        save_without_weights = FineTuneTask.save_without_weights
+
+    trainer = make_trainer(root, AdapterMerge(), strategy="wegeft_fsdp", max_steps=1)
+    with pytest.raises(
+        ValueError, match="NoConfigs does not say what belongs beside merged weights; override save_with"
+    ):
+        trainer.fit(NoConfigs(str(folder), generate=False), datamodule=SmallData())
+    with pytest.raises(
+        ValueError, match="NoConfigs does not say how to save a merged backbone; override save_without_"
+    ):
+        NoConfigs(str(folder)).save_without_weights(root, torch.float32)
 
 
 def test_unknown_dtype() -> None:

@@ -136,3 +136,41 @@ def test_a_run_that_is_killed_again_and_again(
     last = parts(steps, schedule, Watch(), every, **fields)
     assert last[0] == whole[0][-len(last[0]) :]
     assert torch.equal(last[1], whole[1])
+
+
+@pytest.mark.parametrize(("first", "second", "batches"), [(2, 4, [4, 4, 2]), (4, 2, [2]), (2, 3, [3, 3, 3, 1])])
+def test_another_batch_size_goes_on_at_the_right_row(
+    folder: Path,
+    problems: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    first: int,
+    second: int,
+    batches: list[int],
+) -> None:
+    watches = [Watch(), Watch()]
+    for watch, size, steps in zip(watches, (first, second), (4, 9), strict=True):
+        last = tmp_path / "last.ckpt"
+        trainer = make_trainer(
+            tmp_path, watch, AdapterCheckpoint(str(tmp_path)), max_epochs=1, max_steps=steps, enable_checkpointing=True
+        )
+        data = GSM8KDataModule(str(problems), batch_size=size)
+        with caplog.at_level("INFO"):
+            trainer.fit(make_task(folder, generate=False), data, ckpt_path=str(last) if last.exists() else None)
+    assert [len(batch) for batch in watches[1].batches] == batches
+    texts = [tuple(token for token in row if token) for watch in watches for batch in watch.batches for row in batch]
+    assert len(texts) == len(set(texts)) == 18
+    said = f"the global batch was {first} rows and is {second}: epoch 0 goes on behind row {4 * first} of 18"
+    assert caplog.text.count(said) == 1
+    assert trainer.current_epoch == 1
+
+
+def test_other_data_is_refused(folder: Path, problems: Path, tmp_path: Path) -> None:
+    runs = Run(folder, problems, tmp_path / "parts")
+    runs(3, None, Watch())
+    (problems / "val.jsonl").write_text((problems / "train.jsonl").read_text(), encoding="utf-8")
+    runs(4, None, Watch())  # validation does not decide about training
+    rows = (problems / "train.jsonl").read_text().splitlines(keepends=True)
+    (problems / "train.jsonl").write_text("".join(rows[1:]), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"trained on other data: sha256 was \{'train.jsonl': '\w+'\} and is"):
+        runs(5, None, Watch())

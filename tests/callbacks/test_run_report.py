@@ -52,7 +52,7 @@ def test_the_words_of_run_json(folder: Path, root: Path, capsys: pytest.CaptureF
         make_task(folder), datamodule=SmallData()
     )
     content = read_json(root / "run.json")
-    assert list(content)[:5] == ["command", "seconds", "steps", "metrics", "parameters"]
+    assert list(content)[:5] == ["command", "seconds", "steps", "steps_skipped", "metrics"]
     assert content["command"] == "fit"
     assert content["steps"] == 8
     assert set(content["parameters"]) >= {"trainable", "frozen", "percent_of_frozen", "adapter", "head", "groups"}

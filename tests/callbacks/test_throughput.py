@@ -66,6 +66,21 @@ def test_a_run_within_the_warm_up_has_no_rate(folder: Path, root: Path) -> None:
     assert report == {"tokens_per_second": None, "samples_per_second": None, "padding_share": None}
 
 
+def test_tokens_stay_on_the_device_until_they_are_logged(folder: Path, root: Path) -> None:
+    """Reading a number makes the process wait for a GPU."""
+    throughput = Throughput(warmup_batches=0)
+    waiting: list[bool] = []
+
+    class Look(Callback):
+        def on_train_batch_end(self, *args: Any) -> None:
+            waiting.append(throughput._unread is not None)
+
+    trainer = make_trainer(root, throughput, Look(), tensorboard=True, log_every_n_steps=4)
+    trainer.fit(make_task(folder, generate=False), datamodule=SmallData())
+    assert waiting == [True, True, True, False] * 2
+    assert throughput.state_dict()["tokens"] == throughput.state_dict()["padded"] * 45 // 48
+
+
 def test_negative_warm_up() -> None:
     with pytest.raises(ValueError, match="warmup_batches must not be negative, got -1"):
         Throughput(warmup_batches=-1)

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from wegeft_pl.cli.commands import COMMANDS, OWN_COMMANDS
+from wegeft_pl.cli.commands import COMMANDS, OWN_COMMANDS, module_of
 from wegeft_pl.version import __version__
 
 
@@ -103,7 +103,7 @@ def test_ends_that_say_nothing(cli, monkeypatch: pytest.MonkeyPatch, raised: typ
 
 def test_every_own_command_lives_in_the_file_of_its_name() -> None:
     for name in OWN_COMMANDS:
-        assert callable(importlib.import_module(f"wegeft_pl.cli.{name}").main)
+        assert callable(importlib.import_module(f"wegeft_pl.cli.{module_of(name)}").main)
 
 
 def test_the_traceback_of_a_run_error_on_request(cli, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

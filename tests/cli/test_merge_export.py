@@ -150,7 +150,7 @@ def test_warnings_of_a_merge_are_printed(
 ) -> None:
     monkeypatch.setattr("wegeft_pl.adapter.report.MAX_ROUNDING_LOSS", -1.0)
     assert main(["merge", "--adapter", "adapter", "--output", "out"]) == 0
-    assert "\nwarning: rounding took 0% of the change of " in capsys.readouterr().err
+    assert "warning: rounding took 0% of the change of " in capsys.readouterr().err
 
 
 def test_export_as_json(trained: torch.Tensor, llama_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -164,3 +164,42 @@ def test_a_mount_point_is_refused_before_anything_is_loaded(tmp_path: Path, monk
     monkeypatch.setattr(Path, "is_mount", lambda self: True)
     with pytest.raises(ValueError, match="is a mount point; choose a folder inside it as --output"):
         base_model.claim_output(tmp_path / "out")
+
+
+def test_the_probe_is_asked_for(trained: torch.Tensor, capsys: pytest.CaptureFixture[str]) -> None:
+    def report(*arguments: str) -> dict[str, object]:
+        capsys.readouterr()
+        assert main(["merge", "--adapter", "adapter", "--json", *arguments]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert json.loads(Path(found["path"], "merge_report.json").read_text()).items() <= found.items()
+        return found
+
+    assert report("--output", "plain")["max_output_difference"] is None
+    probed = report("--output", "probed", "--probe_text", "12 + 30 = 42")
+    assert isinstance(probed["max_output_difference"], float)
+    assert 0 < probed["max_output_difference"] < 1e-5
+    assert probed["max_output"] > 0.01
+    assert main(["merge", "--adapter", "adapter", "--output", "out", "--probe_text", ""]) == 1
+    assert "probe_text: '' has no tokens; give some words" in capsys.readouterr().err
+
+
+def test_a_base_without_safetensors_is_loaded_as_a_whole(
+    trained: torch.Tensor, llama_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(AutoModelForCausalLM.from_pretrained(llama_folder).state_dict(), llama_folder / "pytorch_model.bin")
+    (llama_folder / "model.safetensors").unlink()
+    assert main(["merge", "--adapter", "adapter", "--output", "merged"]) == 0
+    message = "has no safetensors files, or other names in them than its model; it is loaded as a whole"
+    assert capsys.readouterr().err.count(message) == 1
+    logits = AutoModelForCausalLM.from_pretrained("merged")(IDS).logits
+    torch.testing.assert_close(logits, trained, rtol=1e-5, atol=1e-5)
+
+
+def test_progress_is_told_to_a_terminal_alone(
+    trained: torch.Tensor, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["merge", "--adapter", "adapter", "--output", "quiet"]) == 0
+    assert "merged model.safetensors" not in capsys.readouterr().err
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert main(["merge", "--adapter", "adapter", "--output", "told"]) == 0
+    assert "merged model.safetensors (1 of 1 files)\n" in capsys.readouterr().err

@@ -56,6 +56,39 @@ def test_sharding_divides_all_but_activations(
     for part in ("weights", "gradients", "optimizer"):
         assert shared["memory_bytes"][part] == -(-whole["memory_bytes"][part] // 8)
     assert shared["memory_bytes"]["activations"] == whole["memory_bytes"]["activations"]
+    assert "gathered" not in whole["memory_bytes"]
+    memory = shared["memory_bytes"]
+    assert memory["gathered"] > 0
+    assert memory["peak"] == sum(size for part, size in memory.items() if part != "peak")
+    assert shared["communication"] == shared["communication_if_sharded_over"]["8"]
+    assert (shared["communication"]["all_gathers"], shared["communication"]["reduce_scatters"]) == (4 * (1 + 2 * 2), 1)
+    assert whole["communication"]["all_reduce_bytes"] == 4 * whole["parameters"]["trainable"]
+    assert whole["communication"] == whole["communication_if_sharded_over"]["1"]
+
+
+def test_a_quantised_base_has_no_sharded_columns(
+    folder: Path, llama: LlamaForCausalLM, capsys: pytest.CaptureFixture[str]
+) -> None:
+    llama.config.save_pretrained(folder / "shapes")
+    facts = plan(capsys, "--model.backbone", "shapes", "--data.max_length", "16", "--model.quantize", "bnb-nf4")
+    assert list(facts["memory_bytes_if_sharded_over"]) == ["1"]
+
+
+def test_offloaded_shards_are_host_memory(
+    folder: Path, llama: LlamaForCausalLM, capsys: pytest.CaptureFixture[str]
+) -> None:
+    llama.config.save_pretrained(folder / "shapes")
+    fields = [
+        "--trainer.strategy",
+        "wegeft_pl.distributed.WeGeFTFSDPStrategy",
+        "--trainer.strategy.cpu_offload",
+        "true",
+    ]
+    options = ["--model.backbone", "shapes", "--data.max_length", "16", "--trainer.devices", "8", *fields]
+    assert main(["plan", "--config", "llama_gsm8k", *options]) == 0
+    assert "of a device's peak (weights, gradients, optimizer) are host memory" in " ".join(
+        capsys.readouterr().out.split()
+    )
 
 
 def test_the_merged_model_has_the_bases_dtype_throughout(
@@ -87,7 +120,18 @@ def test_tables(folder: Path, llama: LlamaForCausalLM, capsys: pytest.CaptureFix
         == 0
     )
     text = capsys.readouterr().out
-    for expected in ("trained in full", "q_proj", "down_proj", "64 devices, sharded", "activations", "Files: adapter"):
+    for expected in (
+        "trained in full",
+        "q_proj",
+        "down_proj",
+        "64 devices",
+        "sharded",
+        "(this",
+        "received in a",
+        "activations",
+        "gathered for a",
+        "Files: adapter",
+    ):
         assert expected in text
 
 
@@ -96,3 +140,19 @@ def test_an_unknown_backbone_is_one_line(folder: Path, capsys: pytest.CaptureFix
     assert capsys.readouterr().err == (
         "wegeft_pl: the folder ./nowhere does not exist; give a Hugging Face folder or a hub id\n"
     )
+
+
+def test_a_quantised_base_takes_less_and_merges_into_as_much(
+    folder: Path, llama: LlamaForCausalLM, capsys: pytest.CaptureFixture[str]
+) -> None:
+    llama.config.save_pretrained(folder / "shapes")
+    options = ("--config", "llama_gsm8k", "--model.backbone", "shapes", "--data.max_length", "16")
+    full, small = plan(capsys, *options), plan(capsys, *options, "--model.quantize", "bnb-int8")
+    # bfloat16 becomes one byte a number and a float32 scale a row; embeddings and head stay.
+    layers = [(16, 16), (8, 16), (8, 16), (16, 16), (24, 16), (24, 16), (16, 24)]
+    saved = 2 * sum(rows * columns - 4 * rows for rows, columns in layers)
+    assert full["memory_bytes"]["weights"] - small["memory_bytes"]["weights"] == saved
+    for part in ("gradients", "optimizer", "activations"):
+        assert full["memory_bytes"][part] == small["memory_bytes"][part]
+    assert full["parameters"] == small["parameters"]
+    assert full["files_bytes"] == small["files_bytes"]

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from wegeft_pl.cli.failure import UsageError
 from wegeft_pl.cli.run_folder import (
@@ -79,7 +80,7 @@ def _saved(run: Path) -> Path:
 def test_last_goes_on_from_the_folder(folder: Path) -> None:
     saved = _saved(folder / "run")
     chosen = choose_run_folder("fit", "run", "last", "my", folder)
-    assert (chosen.path, chosen.checkpoint) == (folder / "run", saved)
+    assert (chosen.path, chosen.checkpoint, chosen.wants_newest) == (folder / "run", saved, True)
     assert chosen.create() == folder / "run"
 
 
@@ -88,6 +89,47 @@ def test_last_without_run_dir_takes_the_newest(folder: Path) -> None:
     saved = _saved(folder / "runs/my/version_10")
     (folder / "runs/my/version_11").mkdir()  # a test run, which saves nothing
     assert choose_run_folder("fit", None, "last", "my", folder).checkpoint == saved
+
+
+def test_a_run_killed_before_its_first_last_goes_on_from_what_it_has(folder: Path) -> None:
+    saved = _saved(folder / "run")
+    saved.rename(saved.with_name("epoch=0-step=2.ckpt"))
+    chosen = choose_run_folder("fit", "run", "last", "my", folder)
+    assert (chosen.checkpoint, chosen.wants_newest) == (saved, True)
+    # What a kill leaves of a first write is none.
+    saved.with_name("epoch=0-step=2.ckpt").rename(saved.with_name(".epoch=0-step=2.ckpt.tmp"))
+    assert choose_run_folder("fit", "run", "last", "my", folder).checkpoint is None
+
+
+def test_a_truncated_last_gives_way_and_it_is_said(cli, folder: Path) -> None:
+    saving = [
+        "--trainer.callbacks",
+        "{class_path: lightning.pytorch.callbacks.ModelCheckpoint, init_args: {save_last: true}}",
+    ]
+    arguments = ["fit", "--config", "my.yaml", "--run_dir", "run", *saving]
+    assert cli(*arguments, "--trainer.callbacks.dirpath", "run/checkpoints").code == 0
+    last = folder / "run" / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:-500])
+    outcome = cli(*arguments, "--trainer.callbacks.dirpath", "run/checkpoints", "--ckpt_path", "last")
+    assert outcome.code == 0, outcome.err
+    assert (
+        "run/checkpoints/last.ckpt is truncated or no checkpoint (BadZipFile): going on from run/checkpoints/"
+        in outcome.out
+    )
+
+
+def test_tensorboard_shows_no_step_twice(cli, folder: Path) -> None:
+    options = "{save_top_k: -1}"
+    saving = f"{{class_path: wegeft_pl.callbacks.AdapterCheckpoint, init_args: {options}}}"
+    arguments = ["fit", "--config", "my.yaml", "--run_dir", "run", "--trainer.callbacks", saving]
+    arguments += ["--trainer.logger", "true", "--trainer.max_steps", "8"]
+    assert cli(*arguments).code == 0
+    # As after a kill: steps 5 to 8 were logged and are not in the checkpoint.
+    outcome = cli(*arguments, "--ckpt_path", "run/checkpoints/epoch=1-step=4.ckpt")
+    assert outcome.code == 0, outcome.err
+    events = EventAccumulator(str(folder / "run" / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("val/loss")] == [1, 3, 5, 7]
+    assert len(list((folder / "run" / "tensorboard").glob("events*"))) == 2
 
 
 def test_last_beside_a_runs_own_recipe_means_that_run(folder: Path) -> None:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from wegeft_pl.cli.main import main
 from wegeft_pl.cli.names import shipped_recipes
@@ -75,9 +76,13 @@ def test_every_recipe_runs_on_tiny_parts(
     arguments = [
         "--config", name, "--config", "smoke", "--run_dir", "run", "--model.backbone", str(llama_folder),
         "--data.path", "data", "--data.batch_size", "2", "--model.dtype", "float32", "--trainer.precision", "32-true",
-        "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", *window,
+        "--trainer.accelerator", "cpu", "--trainer.devices", "1", "--trainer.enable_progress_bar", "false", *window,
     ]  # fmt: skip
-    assert main(["fit", *arguments]) == 0, capsys.readouterr().err
+    try:
+        assert main(["fit", *arguments]) == 0, capsys.readouterr().err
+    finally:
+        if torch.distributed.is_initialized():  # a sharded recipe, here over one process
+            torch.distributed.destroy_process_group()
     assert (folder / "run" / "adapter" / "adapter.safetensors").is_file()
     assert (folder / "run" / "merged" / "model.safetensors").is_file()
 

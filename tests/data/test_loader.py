@@ -1,6 +1,7 @@
 """The loader: epochs, resuming in the middle of one, workers."""
 
 import pytest
+import torch
 from torch.utils.data import DataLoader, Dataset
 
 from wegeft_pl.data.loader import EpochLoader, NoBatches
@@ -37,9 +38,30 @@ def test_resumes_behind_the_batches_handed_out(done):
     assert list(second) == expected  # only the first pass is short
 
 
+def test_the_position_counts_rows_of_all_processes():
+    loader = EpochLoader(Squares(), BatchOrder(10, 2, True, 3, 2, 1), sorted)
+    batches = iter(loader)
+    next(batches)
+    assert loader.state_dict() == {"epoch": 0, "rows": 4, "global_batch": 4}
+    assert loader.batches_done == 1
+    list(batches)
+    assert loader.state_dict()["rows"] == 10
+    other = make()  # three rows, one process
+    other.load_state_dict({"epoch": 0, "rows": 4, "global_batch": 4})
+    whole = [row for batch in BatchOrder(10, 3, True, 3).batches() for row in batch]
+    assert sorted(r for batch in other for r in batch) == sorted(row * row for row in whole[4:])
+    assert other.batches_done == len(other) == 4
+
+
+def test_batches_are_fetched_without_the_global_generator():
+    state = torch.get_rng_state()
+    list(make())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_a_position_of_another_epoch_is_not_skipped():
     loader = make()
-    loader.load_state_dict({"epoch": 0, "batches": 2})
+    loader.load_state_dict({"epoch": 0, "rows": 6})
     loader.batch_sampler.sampler.set_epoch(1)
     assert len(list(loader)) == 4
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import math
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -86,3 +90,26 @@ def test_a_task_that_returns_a_mean_is_left_alone(llama_folder: Path, tmp_path: 
     task.use_adapter(make_task(llama_folder).adapter_config)  # type: ignore[arg-type]
     trainer(tmp_path, max_steps=1, enable_checkpointing=False).fit(task, loader([make_batch(4)]))
     assert all(parameter.isfinite().all() for parameter in task.trainable_parameters())
+
+
+@pytest.mark.slow
+def test_two_processes_read_one_step_of_sharded_gradients(tmp_path: Path) -> None:
+    script = Path(__file__).with_name("window_script.py")
+    outputs = [tmp_path / f"{rank}.json" for rank in (0, 1)]
+    ranks = [
+        subprocess.Popen([sys.executable, script, str(rank), tmp_path / "rendezvous", outputs[rank]]) for rank in (0, 1)
+    ]
+    assert [process.wait(timeout=120) for process in ranks] == [0, 0]
+    first, second = [json.loads(output.read_text()) for output in outputs]
+    assert first[0] == second[0]
+    good, broken = first
+    weight = (3 + 4) + (4 + 5)
+    factor = 2 * 2 / weight  # two micro-batches, two processes
+    assert good["loss"] == pytest.approx((1 + 2 + 4 + 8) / weight, rel=1e-12)
+    numbers = [value for tensor in good["before"] for value in tensor]
+    assert good["norm"] == pytest.approx(factor * math.sqrt(sum(value**2 for value in numbers)), rel=1e-6)
+    for before, after in zip(good["before"], good["after"], strict=True):
+        assert after == pytest.approx([factor * value for value in before], rel=1e-6)
+    assert good["broken"] == []
+    assert math.isnan(broken["loss"])
+    assert broken["broken"] == second[1]["broken"] == [1]

@@ -6,7 +6,9 @@ shapes and no values, whatever the real ones are, and :class:`LiveBytes` counts 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,6 +20,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from wegeft_pl.accounting.live import LiveBytes
 from wegeft_pl.accounting.modes import preserved_modes
+from wegeft_pl.adapter.quantized import PlannedWeight, quantization_of
 
 
 def activation_bytes(module: nn.Module, loss: Callable[[], Tensor]) -> int:
@@ -35,18 +38,64 @@ def activation_bytes(module: nn.Module, loss: Callable[[], Tensor]) -> int:
     twins: dict[str, Tensor] = {
         name: nn.Parameter(parameter.detach().to("meta"), requires_grad=parameter.requires_grad)
         for name, parameter in module.named_parameters()
+        if not _is_packed(parameter)
     }
     twins |= {name: buffer.detach().to("meta") for name, buffer in module.named_buffers()}
-    live = LiveBytes(twins.values())
+    layers = _quantised_layers(module)
+    live = LiveBytes([*twins.values(), *(layer.weight for layer in layers.values())])
     for twin in twins.values():
         if twin.requires_grad:
             twin.register_post_accumulate_grad_hook(lambda parameter: live.leave_out(_gradient(parameter)))
     step = _Step(module, loss)
-    with preserved_modes(module), torch.enable_grad():
+    with preserved_modes(module), _replaced_forwards(layers), torch.enable_grad():
         module.train()
         with ShapesOnly(), live:
             torch.func.functional_call(step, {f"module.{name}": twin for name, twin in twins.items()}, ())
     return live.peak
+
+
+@dataclass(frozen=True)
+class _PlainLinear:
+    """What a quantised layer does to shapes: its kernels cannot run without values, and save no weight.
+
+    Args:
+        weight: (O, I) on the meta device.
+        bias: (O,) on the meta device, or None.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
+
+
+def _is_packed(weight: Tensor) -> bool:
+    # Weights that are only planned to be quantised compute as what they are before.
+    return quantization_of(weight) is not None and not isinstance(weight, PlannedWeight)
+
+
+def _quantised_layers(module: nn.Module) -> dict[nn.Module, _PlainLinear]:
+    dtype = next((p.dtype for p in module.parameters() if p.is_floating_point() and not p.requires_grad), torch.float32)
+    layers: dict[nn.Module, _PlainLinear] = {}
+    for layer in module.modules():
+        weights = dict(layer.named_parameters(recurse=False))
+        if isinstance(layer, nn.Linear) and _is_packed(weights["weight"]):
+            weight = torch.empty(layer.out_features, layer.in_features, dtype=dtype, device="meta")
+            bias = weights.get("bias")
+            layers[layer] = _PlainLinear(weight, None if bias is None else bias.detach().to("meta"))
+    return layers
+
+
+@contextmanager
+def _replaced_forwards(layers: dict[nn.Module, _PlainLinear]) -> Iterator[None]:
+    for layer, plain in layers.items():
+        layer.forward = plain  # hooks, the adapter's among them, still run around it
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
 
 
 class _Step(nn.Module):

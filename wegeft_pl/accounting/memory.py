@@ -11,6 +11,8 @@ from torch.optim import Optimizer
 
 from wegeft_pl.accounting.activations import activation_bytes
 from wegeft_pl.accounting.live import identity
+from wegeft_pl.adapter.quantized import quantization_of, stored_bytes
+from wegeft_pl.adapter.sharded import local
 
 
 @dataclass(frozen=True)
@@ -23,27 +25,30 @@ class MemoryEstimate:
         optimizer: the optimiser's state after its first step.
         activations: the most that one forward and backward pass holds beside the other parts; None where no loss was
             given to count it with.
+        gathered: what a sharded strategy holds whole for a moment; None where weights are not shared.
     """
 
     weights: int
     gradients: int
     optimizer: int
     activations: int | None
+    gathered: int | None = None
 
     @property
     def peak(self) -> int | None:
         """All parts together; None while one of them is unknown."""
         if self.activations is None:
             return None
-        return self.weights + self.gradients + self.optimizer + self.activations
+        return self.weights + self.gradients + self.optimizer + self.activations + (self.gathered or 0)
 
     def to_dict(self) -> dict[str, int | None]:
-        """The words of run.json and ``plan --json``."""
+        """The words of run.json and ``plan --json``; ``gathered`` is among them where weights are shared."""
         return {
             "weights": self.weights,
             "gradients": self.gradients,
             "optimizer": self.optimizer,
             "activations": self.activations,
+            **({} if self.gathered is None else {"gathered": self.gathered}),
             "peak": self.peak,
         }
 
@@ -62,7 +67,8 @@ def estimate_memory(
         optimizer: makes the optimiser from parameters.
         loss: see :func:`activation_bytes`; one micro-batch of one device.
         shards: over how many devices a sharded strategy spreads weights, gradients and optimiser; 1 for a single
-            device and for plain data parallelism, where every device holds all of them.
+            device and for plain data parallelism, where every device holds all of them. What is gathered for a moment
+            is not counted here: it depends on the units, see :func:`wegeft_pl.accounting.communication.gathered_bytes`.
 
     Returns:
         The estimate. Not in it: the CUDA context, kernels' workspaces, buffers of collectives, fragmentation.
@@ -82,17 +88,23 @@ def estimate_memory(
 
 
 def weight_bytes(module: nn.Module) -> int:
-    """Bytes of all parameters and buffers, memory that several of them share counted once."""
-    return _distinct_bytes([*module.parameters(), *module.buffers()])
+    """Bytes of all parameters and buffers, memory that several of them share counted once; sharded, this process's.
+
+    A quantised weight counts with its scales; on the meta device it counts as what it will take once it is loaded.
+    """
+    tensors: list[Tensor] = [*module.parameters(), *module.buffers()]
+    quantised = {id(parameter): parameter for parameter in module.parameters() if quantization_of(parameter)}
+    plain = [tensor for tensor in tensors if id(tensor) not in quantised]
+    return _distinct_bytes(plain) + sum(map(stored_bytes, quantised.values()))
 
 
 def gradient_bytes(module: nn.Module) -> int:
-    """Bytes of the gradients that exist now."""
-    return sum(parameter.grad.nbytes for parameter in module.parameters() if parameter.grad is not None)
+    """Bytes of the gradients that exist now; sharded, this process's."""
+    return sum(local(parameter.grad).nbytes for parameter in module.parameters() if parameter.grad is not None)
 
 
 def state_bytes(optimizer: Optimizer) -> int:
-    """Bytes of an optimiser's state as it is now; zero before the first step."""
+    """Bytes of an optimiser's state as it is now, zero before the first step; sharded, this process's."""
     tensors = [value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor)]
     return _distinct_bytes(tensors)
 
@@ -126,5 +138,7 @@ def optimizer_bytes(optimizer: Callable[[list[nn.Parameter]], Optimizer], parame
 
 
 def _distinct_bytes(tensors: Iterable[Tensor]) -> int:
-    storages = {identity(tensor): tensor.untyped_storage().nbytes() for tensor in tensors}
+    # Held while they are counted: a sharded tensor's part is a new object each time it is asked for.
+    parts = [local(tensor) for tensor in tensors]
+    storages = {identity(part): part.untyped_storage().nbytes() for part in parts}
     return sum(storages.values())

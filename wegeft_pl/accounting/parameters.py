@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from wegeft_pl.adapter import Adapter
+from wegeft_pl.adapter.quantized import num_elements
 from wegeft_pl.adapter.targets import type_pattern
 
 
@@ -79,7 +80,7 @@ def count_parameters(model: nn.Module, adapter: Adapter | None) -> ParameterCoun
     total = sum(groups.values())
     return ParameterCount(
         trainable=total + head,
-        frozen=sum(parameter.numel() for parameter in others if not parameter.requires_grad),
+        frozen=sum(num_elements(parameter) for parameter in others if not parameter.requires_grad),
         adapter=total,
         head=head,
         groups=groups,

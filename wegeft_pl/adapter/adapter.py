@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -13,8 +14,10 @@ from wegeft_pl.adapter.fingerprint import Fingerprint, fingerprint_of
 from wegeft_pl.adapter.groups import Group, register
 from wegeft_pl.adapter.kept import Kept
 from wegeft_pl.adapter.owner import OWNER, Owner
+from wegeft_pl.adapter.sharded import reshard, whole
 from wegeft_pl.adapter.sites import Site
 from wegeft_pl.adapter.trained import TrainedInFull
+from wegeft_pl.adapter.weight_files import TensorEntry
 
 
 class Adapter:
@@ -39,6 +42,9 @@ class Adapter:
         self._fingerprint: Fingerprint | None = None
         #: The way back from a merge that was asked to keep one.
         self.kept: Kept | None = None
+        #: Where the values came from, step by step, when not from training alone (an import, a re-basing); saved with
+        #: the adapter, as plain JSON types.
+        self.history: list[dict[str, Any]] = []
         self.state = "detached"
 
     @property
@@ -60,6 +66,11 @@ class Adapter:
             state |= {f"{group.prefix}.{name}": buffer for name, buffer in group.generator.named_buffers()}
         return state
 
+    def whole_state_dict(self) -> dict[str, Tensor]:
+        """The adapter's tensors gathered on the CPU; a collective where the backbone is sharded: every rank calls it."""
+        reshard(self.model)
+        return {name: whole(tensor).cpu() for name, tensor in self.state_dict().items()}
+
     def num_parameters(self) -> int:
         """How many numbers are trained, each counted once."""
         return sum(parameter.numel() for _, parameter in self.named_parameters())
@@ -68,7 +79,8 @@ class Adapter:
     def fingerprint(self) -> Fingerprint:
         """Identity of the base this adapter belongs to, taken from its frozen weights.
 
-        Computed on first use and kept, because merging changes those weights.
+        Computed on first use and kept, because merging changes those weights. The first use is a collective where the
+        backbone is sharded.
 
         Raises:
             ValueError: the backbone is on the meta device and has no values yet.
@@ -78,6 +90,15 @@ class Adapter:
             trained = {name for name, _ in self.trained.named_parameters()}
             self._fingerprint = fingerprint_of(self.model, self.sites, trained)
         return self._fingerprint
+
+    def read_fingerprint(self, entries: Mapping[str, TensorEntry]) -> None:
+        """Takes the fingerprint from files, for a backbone on the meta device.
+
+        Args:
+            entries: where each parameter lies, by its name in the backbone.
+        """
+        trained = {name for name, _ in self.trained.named_parameters()}
+        self._fingerprint = fingerprint_of(self.model, self.sites, trained, entries)
 
     def attach(self) -> None:
         """Registers the generators with their owners and installs the hooks."""
@@ -116,7 +137,10 @@ class Adapter:
         self.trained.restore()
 
     def save(self, directory: str | Path, *, overwrite: bool = False, base_name: str | None = None) -> None:
-        """Writes ``adapter.safetensors`` and ``adapter_config.json``; see :func:`wegeft_pl.adapter.files.save`."""
+        """Writes ``adapter.safetensors`` and ``adapter_config.json``; see :func:`wegeft_pl.adapter.files.save`.
+
+        Where the backbone is sharded every rank calls it, and the first one writes.
+        """
         from wegeft_pl.adapter import files
 
         files.save(self, Path(directory), overwrite=overwrite, base_name=base_name)

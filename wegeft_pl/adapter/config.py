@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, Literal, get_args
 
-from wegeft_pl.generators import Generator
+from wegeft_pl.adapter.generator_path import (
+    GeneratorFactory,
+    check_options,
+    default_zero,
+    path_of,
+    resolve_generator,
+    unwrap,
+)
 
 Sharing = Literal["type", "all", "layer"]
 Side = Literal["input", "output"]
@@ -31,8 +38,11 @@ class AdapterConfig:
             default); ``"all"``: all sites of equal width; ``"layer"``: nobody, one generator per site; a list of
             regular expressions: one group for each, every site in the first that it matches (whole name).
         side: ``"input"`` for W' = W + s (W phi) psi; ``"output"`` for W' = W + s phi (psi W), bias moved alike.
-        generator: the generator's class, or its import path; it is called with (width, rank, zero, side).
-        zero: the factor that starts at zero, ``"phi"`` (language models in the paper) or ``"psi"`` (vision).
+        generator: the generator's class, a function that makes one, a ``functools.partial`` of either, or an import
+            path; called with (width, rank, zero, side), ``rows`` where it has that parameter, and the options.
+        generator_options: the generator's own options by name, plain numbers, strings and lists.
+        zero: the factor that starts at zero, ``"phi"`` (language models in the paper) or ``"psi"`` (vision; the only
+            one that most nonlinear generators can start with). None means the generator's own choice.
         form: how a site computes. ``"edit"`` changes the input (or output) of the untouched layer, ``"factor"`` adds
             s (x right^T) left^T to its output and reads W, ``"auto"`` edits wherever the generator can. In bfloat16 an
             edit of less than about one percent of the input is mostly rounded away; the factor form is kinder to it.
@@ -52,8 +62,9 @@ class AdapterConfig:
     alpha: float | None = None
     sharing: Sharing | Sequence[str] = "type"
     side: Side = "input"
-    generator: str | type[Generator] = "wegeft_pl.generators.LinearGenerator"
-    zero: Factor = "phi"
+    generator: str | GeneratorFactory = "wegeft_pl.generators.LinearGenerator"
+    generator_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    zero: Factor | None = None
     form: Form = "auto"
     input_dropout: float = 0.0
     weight_dropout: float = 0.0
@@ -78,6 +89,7 @@ class AdapterConfig:
             if not 0 <= probability < 1:
                 raise ValueError(f"{name} must lie in [0, 1), got {probability!r}")
         self._check_choice("side", Side)
+        self._settle_generator()
         self._check_choice("zero", Factor)
         self._check_choice("form", Form)
         if isinstance(self.sharing, str):
@@ -95,6 +107,15 @@ class AdapterConfig:
         """The scale s: alpha / rank, or 1 where alpha is None."""
         return 1.0 if self.alpha is None else self.alpha / self.rank
 
+    def _settle_generator(self) -> None:
+        generator, options = unwrap(self.generator, self.generator_options)
+        factory = resolve_generator(generator)
+        check_options(factory, options)
+        object.__setattr__(self, "generator", generator)
+        object.__setattr__(self, "generator_options", options)
+        if self.zero is None:
+            object.__setattr__(self, "zero", default_zero(factory))
+
     def _check_choice(self, name: str, literal: Any) -> None:
         value, allowed = getattr(self, name), get_args(literal)
         if value not in allowed:
@@ -103,10 +124,10 @@ class AdapterConfig:
             raise ValueError(f"{name}: {value!r} is not one of {', '.join(allowed)}{hint}")
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as plain JSON types; a generator class is written as its import path."""
+        """The fields as plain JSON types; a generator is written as its import path."""
         fields = dataclasses.asdict(self)
-        if isinstance(self.generator, type):
-            fields["generator"] = f"{self.generator.__module__}.{self.generator.__qualname__}"
+        if not isinstance(self.generator, str):
+            fields["generator"] = path_of(self.generator)
         return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
 
     @classmethod

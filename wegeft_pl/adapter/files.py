@@ -13,6 +13,7 @@ from wegeft_pl.adapter.adapter import Adapter
 from wegeft_pl.adapter.config import AdapterConfig
 from wegeft_pl.adapter.fingerprint import Fingerprint
 from wegeft_pl.adapter.inject import inject
+from wegeft_pl.adapter.sharded import is_sharded, reshard, shard_like
 from wegeft_pl.adapter.storage import check_finite, claim_directory, read_json, read_tensors, write_json, write_tensors
 from wegeft_pl.version import __version__
 
@@ -25,6 +26,8 @@ FORMAT_VERSION = 1
 def save(adapter: Adapter, directory: Path, *, overwrite: bool = False, base_name: str | None = None) -> None:
     """Writes an adapter folder and verifies it.
 
+    Where the backbone is sharded every rank calls this, because the tensors are gathered, and rank 0 writes.
+
     Args:
         adapter: attached or merged.
         directory: made where it does not exist.
@@ -35,22 +38,34 @@ def save(adapter: Adapter, directory: Path, *, overwrite: bool = False, base_nam
         FileExistsError: the folder already holds an adapter.
         ValueError: a tensor is not finite.
     """
+    tensors, fingerprint = adapter.whole_state_dict(), adapter.fingerprint
+    if is_sharded(adapter.model) and torch.distributed.get_rank() != 0:
+        return
     claim_directory(directory, [TENSORS, CONFIG], overwrite)
-    description = describe(adapter) | {"base": {"name": base_name, **adapter.fingerprint.to_dict()}}
-    write_tensors(directory / TENSORS, adapter.state_dict(), {"wegeft_pl": __version__})
+    description = describe(adapter) | {"base": {"name": base_name, **fingerprint.to_dict()}}
+    write_tensors(directory / TENSORS, tensors, {"wegeft_pl": __version__})
     write_json(directory / CONFIG, description)
 
 
 def describe(adapter: Adapter) -> dict[str, Any]:
     """What a reader must know to rebuild the adapter, as plain JSON types, without the base's identity."""
-    return {
+    groups = {group.name: [site.name for site in group.sites] for group in adapter.groups}
+    return description_of(adapter.config, groups, adapter.history)
+
+
+def description_of(
+    config: AdapterConfig, groups: dict[str, list[str]], history: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """The same from the parts of an adapter that may be on no model: its config, sites by group, and history."""
+    description = {
         "format": "wegeft_pl",
         "format_version": FORMAT_VERSION,
         "wegeft_pl": __version__,
         "torch": torch.__version__,
-        "adapter": adapter.config.to_dict(),
-        "groups": {group.name: [site.name for site in group.sites] for group in adapter.groups},
+        "adapter": config.to_dict(),
+        "groups": groups,
     }
+    return description | ({"history": history} if history else {})
 
 
 def load_adapter(model: nn.Module, directory: str | Path) -> Adapter:
@@ -69,17 +84,30 @@ def load_adapter(model: nn.Module, directory: str | Path) -> Adapter:
             left without an adapter.
     """
     directory = Path(directory)
-    config, base = read_description(directory)
-    tensors = read_tensors(directory / TENSORS)
-    adapter = inject(model, config)
+    adapter = inject(model, read_description(directory)[0])
     try:
-        base.check(adapter.fingerprint, str(directory))
-        _check_groups(adapter, directory)
-        load_state(adapter, tensors, str(directory / TENSORS))
-    except ValueError:
+        fill(adapter, directory)
+    except (ValueError, OSError):
         adapter.remove()
         raise
     return adapter
+
+
+def fill(adapter: Adapter, directory: Path) -> None:
+    """Copies a saved adapter's values into one that was injected with the same config; see :func:`load_adapter`.
+
+    For a base that gets its weights only after the injection. A collective where the backbone is sharded.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: the files are broken or incomplete, or the model is another base.
+    """
+    _, base = read_description(directory)
+    tensors = read_tensors(directory / TENSORS)
+    base.check(adapter.fingerprint, str(directory))
+    _check_groups(adapter, directory)
+    load_state(adapter, tensors, str(directory / TENSORS))
+    adapter.history = read_history(directory)
 
 
 def read_description(directory: Path) -> tuple[AdapterConfig, Fingerprint]:
@@ -103,6 +131,7 @@ def read_description(directory: Path) -> tuple[AdapterConfig, Fingerprint]:
         )
     try:
         fields, base = content["adapter"], {key: content["base"][key] for key in ("model", "shapes", "weights")}
+        base |= {key: content["base"].get(key) for key in ("rest", "quantization")}  # older files lack them
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path} lacks {error}; the file was cut or edited") from error
     try:
@@ -117,6 +146,11 @@ def _check_groups(adapter: Adapter, directory: Path) -> None:
         raise ValueError(
             f"{directory / CONFIG}: its groups are not those that its config gives on this model; the file was edited"
         )
+
+
+def read_history(directory: Path) -> list[dict[str, Any]]:
+    """What an adapter folder says about where its values came from; empty for one that was only trained."""
+    return [dict(step) for step in read_json(directory / CONFIG).get("history", [])]
 
 
 def base_name_of(directory: Path) -> str | None:
@@ -147,6 +181,7 @@ def load_state(adapter: Adapter, tensors: Mapping[str, Tensor], what: str) -> No
         if tensor.shape != own[name].shape:
             raise ValueError(f"{what}: {name} has shape {tuple(tensor.shape)}, expected {tuple(own[name].shape)}")
     check_finite(tensors, what)
+    reshard(adapter.model)
     with torch.no_grad():
         for name, tensor in tensors.items():
-            own[name].copy_(tensor)
+            own[name].copy_(shard_like(tensor, own[name]))

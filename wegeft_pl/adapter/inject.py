@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
-from difflib import get_close_matches
-
 from torch import nn
 
 from wegeft_pl.adapter.adapter import Adapter, adapter_of
 from wegeft_pl.adapter.config import AdapterConfig
 from wegeft_pl.adapter.groups import Group, check_prefixes, group_names, host_of
 from wegeft_pl.adapter.layout import layout_of
+from wegeft_pl.adapter.make_generator import make_generator
 from wegeft_pl.adapter.owner import OWNER
+from wegeft_pl.adapter.quantized import quantization_of, scheme_of
+from wegeft_pl.adapter.sharded import is_sharded
 from wegeft_pl.adapter.sites import Site
 from wegeft_pl.adapter.targets import match_modules, match_targets
 from wegeft_pl.adapter.trained import TrainedInFull
-from wegeft_pl.generators import Generator
 
 
 def inject(model: nn.Module, config: AdapterConfig) -> Adapter:
@@ -33,8 +32,9 @@ def inject(model: nn.Module, config: AdapterConfig) -> Adapter:
         The adapter, which can count, save, export and remove what was added.
 
     Raises:
-        ValueError: the model already has an adapter, a name matches nothing, a layer cannot be edited, layers of
-            unequal width would share a generator, or the generator and the config contradict each other.
+        ValueError: the model already has an adapter or is sharded, a name matches nothing, a layer cannot be edited,
+            layers of unequal width (or rows, where they matter) would share a generator, the generator and the config
+            contradict each other, or a quantised weight would have to be read or trained.
 
     Example:
         >>> from torch import nn
@@ -45,14 +45,9 @@ def inject(model: nn.Module, config: AdapterConfig) -> Adapter:
     """
     if adapter_of(model) is not None or any(name.rpartition(".")[2] == OWNER for name, _ in model.named_modules()):
         raise ValueError("this model already has an adapter; call adapter.remove() before injecting another")
-    generator_class = resolve_generator(config.generator)
-    if not generator_class.can_edit:
-        needing = "side: output" if config.side == "output" else "form: edit" if config.form == "edit" else None
-        if needing:
-            raise ValueError(
-                f"{needing} needs a generator that is linear in W, and {generator_class.__name__} is not; "
-                "use side: input with form: factor (or auto)"
-            )
+    if is_sharded(model):
+        # Hooks would run, and no gradient of what is added now would ever be synchronised.
+        raise ValueError("this model is sharded already; inject the adapter first, then shard")
     matched = match_targets(model, config.targets, config.layers)
     trained = match_modules(model, config.also_train, "also_train") if config.also_train else {}
     for name in trained:
@@ -65,13 +60,13 @@ def inject(model: nn.Module, config: AdapterConfig) -> Adapter:
     layouts = {name: layout for name, module in matched.items() if (layout := layout_of(module)) is not None}
     groups = []
     for group_name, names in group_names(layouts, config).items():
-        width = layouts[names[0]].width(config.side)
         device = next((p.device for p in matched[names[0]].parameters() if not p.is_meta), None)
-        generator = generator_class(width, config.rank, config.zero, config.side)
+        generator = make_generator(config, group_name, {name: layouts[name] for name in names})
         generator.float().to(device)
         sites = [Site(name, matched[name], layouts[name], generator, config) for name in names]
         groups.append(Group(group_name, generator, host_of(model, names), sites))
     check_prefixes(groups)
+    check_quantised(groups, trained)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     # A module inside another one that is trained in full is trained with it.
@@ -81,25 +76,27 @@ def inject(model: nn.Module, config: AdapterConfig) -> Adapter:
     return adapter
 
 
-def resolve_generator(generator: str | type[Generator]) -> type[Generator]:
-    """Finds a generator class by its import path.
+def check_quantised(groups: list[Group], trained: dict[str, nn.Module]) -> None:
+    """Refuses what a quantised weight cannot give: numbers to generate factors from, and gradients.
+
+    Args:
+        groups: their sites with their forms.
+        trained: the modules of ``also_train`` by name.
 
     Raises:
-        ValueError: the module or class does not exist, or is not a Generator.
+        ValueError: a quantised layer would be served by the factor form, or trained in full.
     """
-    if isinstance(generator, type):
-        found: object = generator
-    else:
-        module_name, _, class_name = generator.rpartition(".")
-        try:
-            module = importlib.import_module(module_name or "wegeft_pl.generators")
-        except ImportError as error:
-            raise ValueError(f"generator: cannot import {module_name!r} of {generator!r} ({error})") from error
-        found = vars(module).get(class_name)
-        if found is None:
-            close = get_close_matches(class_name, list(vars(module)), n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise ValueError(f"generator: {module.__name__} has no class {class_name!r}{hint}")
-    if not (isinstance(found, type) and issubclass(found, Generator)):
-        raise ValueError(f"generator: {generator!r} is not a subclass of wegeft_pl.generators.Generator")
-    return found
+    for site in (site for group in groups for site in group.sites):
+        scheme = quantization_of(site.module.get_parameter("weight"))
+        if scheme is not None and site.form == "factor":
+            raise ValueError(
+                f"{site.name} is quantised ({scheme}) and the factor form reads its weight; use a linear generator "
+                "with form: edit and no weight_dropout, or a base that is not quantised"
+            )
+    for name, module in trained.items():
+        scheme = scheme_of(module.parameters())
+        if scheme is not None:
+            raise ValueError(
+                f"also_train: {name} is quantised ({scheme}), and such weights cannot be trained; take it out, or use "
+                "a base that is not quantised"
+            )

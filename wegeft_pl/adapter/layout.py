@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wegeft_pl.adapter.quantized import quantization_of
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -35,6 +37,11 @@ class Layout:
     def width(self, side: str) -> int:
         """D, the features that phi and psi act on: I on the input side, O / G on the output side."""
         return self.in_features if side == "input" else self.out_features // self.groups
+
+    def rows(self, side: str) -> int:
+        """The rows of :meth:`to_matrix`: O times the kernel's positions on the input side, O / G on the output side."""
+        positions = self.kernel[0] * self.kernel[1]
+        return self.out_features * positions if side == "input" else self.out_features // self.groups
 
     def to_matrix(self, weight: Tensor, side: str) -> Tensor:
         """Sees a stored weight as the matrix that a generator works on: (P, I) or (O / G, Q)."""
@@ -124,10 +131,11 @@ def weight_of(module: nn.Module, name: str) -> Tensor:
         ValueError: the weight is quantised, so it cannot be read as numbers.
     """
     weight = module.get_parameter("weight")
-    if not weight.is_floating_point():
+    scheme = quantization_of(weight)
+    if scheme is not None:
         raise ValueError(
-            f"{name} stores a quantised weight ({weight.dtype}) that cannot be read as numbers; use form: edit, "
-            "and merge into the original base"
+            f"{name} stores a quantised weight ({scheme}) that cannot be read as numbers; train it with form: edit, "
+            "and use python -m wegeft_pl merge (or export) with --base original or --base dequantized"
         )
     return weight
 

@@ -38,12 +38,18 @@ class MergeReport:
         layers: one report per merged layer.
         max_output_difference: largest absolute difference of the outputs (logits) on the probe batch; None unprobed.
         max_output: largest absolute output before merging, to judge the difference by; None unprobed.
+        weights: ``"original"`` or ``"dequantized"``: which weights an adapter that was trained on quantised ones was
+            merged into; None where they were not quantised.
+        quantization_error: norm of what quantising changed over norm of the original weight, by layer; None where
+            nothing was dequantised or the original is not at hand.
     """
 
     base: str
     layers: list[LayerReport]
     max_output_difference: float | None = None
     max_output: float | None = None
+    weights: str | None = None
+    quantization_error: dict[str, float] | None = None
 
     @property
     def worst(self) -> LayerReport:
@@ -82,4 +88,9 @@ class MergeReport:
         ]
         if self.max_output_difference is not None:
             parts.append(f"largest logit difference {self.max_output_difference:.2e}")
+        if self.weights is not None:
+            parts.append(f"merged into the {self.weights} weights of a base that was quantised in training")
+        if self.quantization_error:
+            name = max(self.quantization_error, key=self.quantization_error.__getitem__)
+            parts.append(f"quantising had changed its weights by up to {self.quantization_error[name]:.2%} ({name})")
         return "; ".join(parts)

@@ -9,6 +9,7 @@ The reference is not a registration, so a generator shared by many sites still h
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,10 +71,7 @@ class Site:
         """
         with torch.no_grad():
             matrix = self.layout.to_matrix(weight_of(self.module, self.name), self.config.side).to(dtype)
-            generator = self.generator
-            # Cast a functional view of the parameters, so that the owner keeps its own dtype.
-            cast = {name: value.detach().to(dtype) for name, value in generator.named_parameters()}
-            left, right = torch.func.functional_call(generator, cast, (matrix,))
+            left, right = evaluate(self.generator, matrix, dtype)
         return self.config.scale * left, right
 
     def bias_change(self, dtype: torch.dtype = torch.float32) -> Tensor | None:
@@ -84,6 +82,32 @@ class Site:
         with torch.no_grad():
             change = _output_bias(self, bias.detach().to(dtype), dtype)
         return self.config.scale * change
+
+
+def evaluate(
+    generator: Generator, matrix: Tensor, dtype: torch.dtype, whole: Callable[[Tensor], Tensor] = lambda x: x
+) -> tuple[Tensor, Tensor]:
+    """Generates factors for use outside training: in eval mode, in a precision of the caller's choice.
+
+    Args:
+        generator: in any mode, which it keeps.
+        matrix: the weight as the generator sees it, in ``dtype``.
+        dtype: the precision; the generator's own parameters are not changed.
+        whole: makes a sharded parameter whole.
+
+    Returns:
+        ``left`` and ``right``, detached, before the scale.
+    """
+    # Cast a functional view of the parameters, so that the owner keeps its own dtype.
+    cast = {name: whole(value.detach()).to(dtype) for name, value in generator.named_parameters()}
+    modes = [(module, module.training) for module in generator.modules()]
+    generator.eval()  # drop path belongs to training
+    try:
+        left, right = torch.func.functional_call(generator, cast, (matrix,))
+    finally:
+        for module, training in modes:
+            module.training = training
+    return left.detach(), right.detach()
 
 
 class EditInput:

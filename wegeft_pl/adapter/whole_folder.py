@@ -9,6 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+def unfinished(folder: Path) -> Path:
+    """The hidden folder that is filled until it becomes ``folder``, for other processes that fill it too."""
+    target = folder.resolve()
+    return target.with_name(f".{target.name}.tmp")
+
+
 @contextmanager
 def whole_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Gives a hidden folder beside ``folder`` to fill, and renames it to ``folder`` at the end of the block.
@@ -23,8 +29,7 @@ def whole_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
     Raises:
         OSError: the place cannot be written, or without ``overwrite`` the folder holds something by now.
     """
-    target = folder.resolve()
-    building = target.with_name(f".{target.name}.tmp")
+    target, building = folder.resolve(), unfinished(folder)
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
     try:

@@ -10,18 +10,21 @@ from wegeft_pl.backbones import architectures, huggingface, vision
 from wegeft_pl.quickstart import is_bundled
 
 
-def build(name: str, *, dtype: str = "auto", meta: bool = False) -> nn.Module:
+def build(name: str, *, dtype: str = "auto", meta: bool = False, quantize: str | None = None) -> nn.Module:
     """Builds a headless backbone from timm or Hugging Face.
 
     Args:
         name: a timm model name, ``bundled:NAME``, a Hugging Face folder or a hub id; see :mod:`names`.
         dtype: for Hugging Face models; see :func:`huggingface.load`.
         meta: shapes only, on the meta device.
+        quantize: for Hugging Face models; see :func:`huggingface.load`.
 
     Raises:
-        ValueError: nothing of that name can be built.
+        ValueError: nothing of that name can be built, or a timm model is to be quantised.
     """
     hugging_face = is_bundled(name) or Path(name).is_dir() or architectures.find(name) is not None
     if not hugging_face and vision.is_timm_name(name):
+        if quantize is not None:
+            raise ValueError(f"quantize: {name!r} is a timm model, and only Hugging Face models are quantised here")
         return vision.load(name, meta=meta)
-    return huggingface.load(name, causal_lm=False, dtype=dtype, meta=meta)
+    return huggingface.load(name, causal_lm=False, dtype=dtype, meta=meta, quantize=quantize)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 from collections.abc import Iterator
@@ -13,7 +14,8 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from wegeft_pl.backbones import architectures, broken
+from wegeft_pl.adapter.quantized import SCHEMES
+from wegeft_pl.backbones import architectures, broken, quantized
 from wegeft_pl.backbones.names import resolve
 
 if TYPE_CHECKING:
@@ -46,7 +48,9 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
             raise ValueError(f"tokenizer.json has not the layout of a tokenizer ({error})") from error
 
 
-def load(name: str, *, causal_lm: bool, dtype: str = "auto", meta: bool = False) -> PreTrainedModel:
+def load(
+    name: str, *, causal_lm: bool, dtype: str = "auto", meta: bool = False, quantize: str | None = None
+) -> PreTrainedModel:
     """Loads a model with its weights, or builds it on the meta device without any.
 
     Args:
@@ -54,14 +58,16 @@ def load(name: str, *, causal_lm: bool, dtype: str = "auto", meta: bool = False)
         causal_lm: with a language-model head, or the bare encoder or decoder.
         dtype: ``"auto"`` (the checkpoint's), ``"float32"``, ``"bfloat16"`` or ``"float16"``.
         meta: build shapes only. A folder with nothing but config.json suffices; hub ids of shipped architectures need
-            no network, others download their config alone.
+            no network, others download their config alone. Weights that would be quantised are marked so.
+        quantize: one of :data:`wegeft_pl.adapter.quantized.SCHEMES`, done while loading; None loads a checkpoint as it
+            is, and one that is quantised already stays so.
 
     Returns:
         The model, in eval mode as transformers gives it.
 
     Raises:
-        ValueError: the name or dtype is unknown, the model is of another kind, files are missing or broken, or the hub
-            cannot be reached.
+        ValueError: the name, dtype or scheme is unknown, the model is of another kind, files are missing or broken, the
+            hub cannot be reached, a scheme's package is not here, or the checkpoint is quantised already.
     """
     import transformers
 
@@ -77,12 +83,22 @@ def load(name: str, *, causal_lm: bool, dtype: str = "auto", meta: bool = False)
             f"backbone: {name!r} is a {config.model_type} model, but a causal language model is needed, such as Llama, "
             "Qwen or GPT-2"
         )
-    with _one_line_errors("backbone", name, source):
-        if meta:
+    stored = quantized.scheme_in(config)
+    if quantize is not None and stored is not None:
+        raise ValueError(f"quantize: the weights of {name!r} are quantised already ({stored}); leave quantize out")
+    if meta:
+        with _one_line_errors("backbone", name, source):
             own = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
             with torch.device("meta"):
-                return auto.from_config(config, dtype=chosen or own)
-        loaded: Any = auto.from_pretrained(source, dtype=chosen or "auto", output_loading_info=True)
+                shapes: PreTrainedModel = auto.from_config(config, dtype=chosen or own)
+        if quantize is not None or stored in SCHEMES:
+            quantized.plan(shapes, quantize or str(stored))
+        return shapes
+    arguments: dict[str, Any] = {"dtype": chosen or "auto"}
+    if quantize is not None:
+        arguments |= quantized.loading_arguments(quantize, chosen)
+    with _one_line_errors("backbone", name, source):
+        loaded: Any = auto.from_pretrained(source, output_loading_info=True, **arguments)
         model, info = loaded
         missing = sorted(info["missing_keys"])
         if missing and causal_lm:
@@ -91,7 +107,18 @@ def load(name: str, *, causal_lm: bool, dtype: str = "auto", meta: bool = False)
                 f"backbone: the files of {name!r} lack {missing[0]} ({len(missing)} missing tensors), which its config "
                 "asks for; download or save the model again"
             )
+        quantized.settle(model)
         return model
+
+
+def quantization(name: str) -> str | None:
+    """How a checkpoint's own weights are quantised; see :func:`quantized.scheme_in`.
+
+    Raises:
+        ValueError: there is no model of that name.
+    """
+    with _one_line_errors("backbone", name, resolve(name)):
+        return quantized.scheme_in(_config(name))
 
 
 def checkpoint_activations(model: PreTrainedModel) -> None:
@@ -122,6 +149,32 @@ def save(model: nn.Module, directory: Path, tokenizer: PreTrainedTokenizerBase |
         model.save_pretrained(directory)
     except SafetensorError as error:  # what safetensors makes of a full disk
         raise OSError(f"cannot write the weights to {directory}: {error}") from error
+    if tokenizer is not None:
+        tokenizer.save_pretrained(directory)
+
+
+def save_without_weights(
+    model: nn.Module, directory: Path, tokenizer: PreTrainedTokenizerBase | None, dtype: torch.dtype
+) -> None:
+    """Writes what :func:`save` writes beside the weights: configs and the tokenizer.
+
+    Args:
+        model: a transformers model, which may be sharded.
+        directory: that the weights are in.
+        tokenizer: saved beside the model, or None.
+        dtype: of the weights, for config.json.
+    """
+    from torch.distributed.fsdp import FSDPModule
+    from transformers import PreTrainedModel
+
+    assert isinstance(model, PreTrainedModel)
+    config = copy.deepcopy(model.config)
+    # Sharding gives a model a class of its own, which nobody could load.
+    own = next(kind for kind in type(model).__mro__ if not issubclass(kind, FSDPModule))
+    config.architectures, config.dtype = [own.__name__], str(dtype).removeprefix("torch.")
+    config.save_pretrained(directory)
+    if model.can_generate() and model.generation_config is not None:
+        model.generation_config.save_pretrained(directory)
     if tokenizer is not None:
         tokenizer.save_pretrained(directory)
 

@@ -2,33 +2,80 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-
-import torch
 
 from wegeft_pl.cli.failure import UsageError
 from wegeft_pl.cli.source import shown
+from wegeft_pl.tasks.checkpoint_file import read_checkpoint
 
 
-def check_checkpoint(path: Path) -> None:
+@dataclass(frozen=True)
+class FoundCheckpoint:
+    """A checkpoint that can be read.
+
+    Args:
+        path: the file; a folder, which other strategies write, is left to them.
+        step: optimiser steps behind it; None for a folder.
+        note: a line to print, None if there is nothing to say.
+    """
+
+    path: Path
+    step: int | None
+    note: str | None = None
+
+
+def check_checkpoint(path: Path) -> FoundCheckpoint:
     """Refuses a file that is truncated or no checkpoint, and names the good neighbours it has.
 
     Args:
-        path: a checkpoint; a folder, which sharded strategies write, is left to them.
+        path: a checkpoint that was asked for by its name.
 
     Raises:
         UsageError: the file cannot be read as a Lightning checkpoint of plain tensors.
     """
     if path.is_dir():
-        return
+        return FoundCheckpoint(path, None)
     try:
-        # Mapped, not read: what counts here is that the archive is whole. Nothing but tensors and plain types is built.
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        problem = None if "state_dict" in content and "loops" in content else "is no Lightning checkpoint"
-    except Exception as error:  # torch raises RuntimeError, EOFError and what unpickling raises
-        problem = f"is truncated or no checkpoint ({type(error).__name__})"
-    if problem is None:
-        return
-    others = sorted(shown(other) for other in path.parent.glob("*.ckpt") if other != path)
-    way_out = f"beside it: {', '.join(others[:3])}" if others else "start anew with another --run_dir"
-    raise UsageError(f"checkpoint {shown(path)} {problem}; {way_out}")
+        return FoundCheckpoint(path, int(read_checkpoint(path)["global_step"]))
+    except ValueError as error:
+        others = [shown(other.path) for other in _good(path.parent) if other.path != path]
+        way_out = f"good ones beside it: {', '.join(others[:3])}" if others else "start anew with another --run_dir"
+        raise UsageError(f"checkpoint {shown(path)} {error}; {way_out}") from error
+
+
+def newest_checkpoint(path: Path) -> FoundCheckpoint:
+    """Finds the newest good checkpoint of a folder: ``last.ckpt``, or where it is missing or broken the next best.
+
+    Args:
+        path: ``last.ckpt``, whether it exists or not; at least one checkpoint lies beside it or is it.
+
+    Raises:
+        UsageError: none of the folder's checkpoints can be read.
+    """
+    problem = "is not there"
+    if path.exists():
+        try:
+            return FoundCheckpoint(path, int(read_checkpoint(path)["global_step"]))
+        except ValueError as error:
+            problem = str(error)
+    others = [other for other in _good(path.parent) if other.path != path]
+    if not others:
+        raise UsageError(
+            f"--ckpt_path last: {shown(path)} {problem}, and no other checkpoint of its folder can be read; start anew "
+            f"with another --run_dir, or remove {shown(path.parent)} to start over in this one"
+        )
+    best = others[0]
+    note = f"{shown(path)} {problem}: going on from {shown(best.path)}, step {best.step}"
+    return FoundCheckpoint(best.path, best.step, note)
+
+
+def _good(folder: Path) -> list[FoundCheckpoint]:
+    """Lists the good checkpoints of a folder, the one with the most steps first, then the one written last."""
+    found: list[tuple[int, float, Path]] = []
+    for path in folder.glob("*.ckpt"):
+        try:
+            found.append((int(read_checkpoint(path)["global_step"]), path.stat().st_mtime, path))
+        except (ValueError, OSError):
+            continue
+    return [FoundCheckpoint(path, step) for step, _, path in sorted(found, reverse=True)]

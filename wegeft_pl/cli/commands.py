@@ -10,15 +10,22 @@ TRAINER_COMMANDS = {
     "predict": "write predictions for the predict split",
 }
 
-#: Commands of this project; each lives in the file of its name in wegeft_pl/cli.
+#: Commands of this project; each lives in the file of its name in wegeft_pl/cli, with _ for -.
 OWN_COMMANDS = {
     "plan": "count parameters and estimate memory of a recipe without loading weights",
     "merge": "write a saved adapter into its base model's weights",
     "export": "write a saved adapter in another format, such as LoRA",
+    "import-reference": "read a checkpoint of the authors' own code into an adapter folder",
+    "compose": "join two saved adapters of one base into one",
     "configs": "list, show or copy the recipes that come with the package",
 }
 
 COMMANDS = {**TRAINER_COMMANDS, **OWN_COMMANDS}
+
+
+def module_of(command: str) -> str:
+    """The file in wegeft_pl/cli that a command of this project lives in, without its ending."""
+    return command.replace("-", "_")
 
 
 def usage() -> str:

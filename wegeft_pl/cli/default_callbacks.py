@@ -20,6 +20,7 @@ _FIT = (
     "wegeft_pl.callbacks.AdapterSaver",
     RECIPE,
     "wegeft_pl.callbacks.AdapterCheckpoint",
+    "wegeft_pl.callbacks.Preemption",
     "wegeft_pl.callbacks.ParameterAccounting",
     "wegeft_pl.callbacks.MemoryAccounting",
     "wegeft_pl.callbacks.Throughput",
@@ -37,7 +38,7 @@ _SCORE = (
 DEFAULT_CALLBACKS = {"fit": _FIT, "validate": _SCORE, "test": _SCORE, "predict": _SCORE}
 
 #: Not added when the recipe says `enable_checkpointing: false`, which Lightning refuses beside a checkpoint callback.
-CHECKPOINTING = frozenset({"wegeft_pl.callbacks.AdapterCheckpoint"})
+CHECKPOINTING = frozenset({"wegeft_pl.callbacks.AdapterCheckpoint", "wegeft_pl.callbacks.Preemption"})
 
 #: Not added to a run without an adapter.
 NEED_ADAPTER = frozenset(

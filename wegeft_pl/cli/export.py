@@ -9,6 +9,7 @@ from wegeft_pl.adapter.whole_folder import whole_folder
 from wegeft_pl.backbones.names import resolve
 from wegeft_pl.cli import base_model
 from wegeft_pl.cli.light_parser import LightParser
+from wegeft_pl.cli.quiet import silence_chatter
 
 
 def main(argv: list[str]) -> int:
@@ -20,24 +21,28 @@ def main(argv: list[str]) -> int:
     Returns:
         The exit code.
     """
+    silence_chatter()
     parser = LightParser(prog="wegeft_pl export", description=__doc__)
     base_model.add_arguments(parser)
     parser.add_argument("--format", choices=["lora"], default="lora", help="lora: a PEFT LoRA folder, exact")
     parser.add_argument("--json", action="store_true", help="print what was written as JSON")
     options = parser.parse_args(argv)
     base_model.claim_output(options.output)
-    base = base_model.find_base(options.adapter, options.base)
+    base = base_model.find_base(options.adapter, options.base, options.base_name)
     with whole_folder(options.output) as building:
         # The factors come from the base's weights; float32 keeps what a bfloat16 checkpoint holds exactly.
         _, adapter = base_model.load_with_adapter(options.adapter, base, "float32")
-        adapter.export_lora(building, base_name=resolve(base), task_type="CAUSAL_LM")
-    facts = {"path": str(options.output), "format": options.format, "base": base, "layers": len(adapter.sites)}
+        adapter.export_lora(building, base_name=resolve(base.name), task_type="CAUSAL_LM")
+    facts = {"path": str(options.output), "format": options.format, "base": base.name, "layers": len(adapter.sites)}
+    if base.weights is not None:
+        facts["weights"] = base.weights
+    source = "" if base.weights is None else f", from the {base.weights} weights"
     if options.json:
         json.dump(facts, sys.stdout, indent=2)
         sys.stdout.write("\n")
     else:
         print(
-            f"exact LoRA of {facts['layers']} layers: {options.output}\n"
-            f"peft.PeftModel.from_pretrained(model, {str(options.output)!r}) loads it on {base}"
+            f"exact LoRA of {facts['layers']} layers{source}: {options.output}\n"
+            f"peft.PeftModel.from_pretrained(model, {str(options.output)!r}) loads it on {base.name}"
         )
     return 0

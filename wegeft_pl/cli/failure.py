@@ -14,6 +14,9 @@ USAGE_ERROR = 2
 RUN_ERROR = 1
 INTERRUPTED = 130
 
+#: What a user's input or machine can cause.
+_EXPECTED = (ValueError, OSError, ImportError, ArithmeticError)
+
 _MAX_LINES = 2
 #: Libraries list everything they know in one line; a terminal shows about this much of it at a glance.
 _MAX_CHARACTERS = 500
@@ -46,20 +49,35 @@ def root_cause(error: Exception) -> Exception:
     return error
 
 
-def report(error: BaseException, code: int) -> int:
+def is_expected(error: Exception) -> bool:
+    """Tells whether a user's input or machine can cause an error; anything else is a bug and shows its traceback."""
+    if isinstance(error, _EXPECTED):
+        return True
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    return isinstance(error, MisconfigurationException)
+
+
+def wants_traceback() -> bool:
+    """Whether the traceback behind a message was asked for."""
+    return os.environ.get(TRACEBACK_VARIABLE, "") not in ("", "0")
+
+
+def report(error: BaseException, code: int, max_lines: int = _MAX_LINES) -> int:
     """Prints an error as one or two lines of limited length on stderr, after its traceback when that was asked for.
 
     Args:
         error: what went wrong; its text should state the constraint, the value and the way out.
         code: the exit code to return.
+        max_lines: how many lines are shown.
 
     Returns:
         ``code``.
     """
-    if os.environ.get(TRACEBACK_VARIABLE, "") not in ("", "0"):
+    if wants_traceback():
         traceback.print_exception(error)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    kept = [_cut(line) for line in lines[:_MAX_LINES]]
+    kept = [_cut(line) for line in lines[:max_lines]]
     if kept != lines:
         kept.append(f"(shortened; {TRACEBACK_VARIABLE}=1 shows all of it)")
     print("wegeft_pl: " + "\n  ".join(kept), file=sys.stderr)

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 
 from wegeft_pl.cli.arguments import recipe_names
 from wegeft_pl.cli.close_match import did_you_mean
-from wegeft_pl.cli.commands import COMMANDS, TRAINER_COMMANDS, usage
-from wegeft_pl.cli.failure import INTERRUPTED, RUN_ERROR, USAGE_ERROR, UsageError, report, root_cause
+from wegeft_pl.cli.commands import COMMANDS, TRAINER_COMMANDS, module_of, usage
+from wegeft_pl.cli.failure import (
+    INTERRUPTED,
+    RUN_ERROR,
+    USAGE_ERROR,
+    UsageError,
+    is_expected,
+    report,
+    root_cause,
+    wants_traceback,
+)
 from wegeft_pl.cli.names import find_recipe
 from wegeft_pl.cli.source import read_source
 from wegeft_pl.version import __version__
-
-#: What a user's input or machine can cause; anything else is a bug of ours and shows its traceback.
-_EXPECTED = (ValueError, OSError, ImportError, ArithmeticError)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except Exception as error:
         cause = root_cause(error)
-        if not isinstance(cause, _EXPECTED) and not _is_lightning_refusal(cause):
+        if not is_expected(cause):
             raise
         return report(cause, RUN_ERROR)
 
@@ -67,7 +75,7 @@ def _dispatch(arguments: list[str]) -> int:
             read_source(find_recipe(name))  # a wrong name should not wait for torch
     if command in TRAINER_COMMANDS:
         return _run_recipe(command, rest)
-    run: Callable[[list[str]], int] = importlib.import_module(f"wegeft_pl.cli.{command}").main
+    run: Callable[[list[str]], int] = importlib.import_module(f"wegeft_pl.cli.{module_of(command)}").main
     return run(rest)
 
 
@@ -78,15 +86,21 @@ def _check_installed() -> None:
 
 
 def _run_recipe(command: str, arguments: list[str]) -> int:
+    if not wants_traceback():
+        # Before torch is imported: where a process is gone, its C++ side warns on every other one.
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    from wegeft_pl.cli.first_cause import FirstCauseError, SaidElsewhereError
+    from wegeft_pl.cli.out_of_memory import MemoryRanOutError
     from wegeft_pl.cli.recipe import RecipeCLI
 
-    RecipeCLI(command, arguments).run()
+    try:
+        RecipeCLI(command, arguments).run()
+    except MemoryRanOutError as error:
+        return report(error, RUN_ERROR, max_lines=4)
+    except FirstCauseError as error:
+        return report(error, RUN_ERROR)
+    except SaidElsewhereError as error:
+        if wants_traceback():
+            traceback.print_exception(error)
+        return RUN_ERROR
     return 0
-
-
-def _is_lightning_refusal(error: Exception) -> bool:
-    """Tells whether an error says that settings do not fit together or that memory ran out."""
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
-    from torch import OutOfMemoryError
-
-    return isinstance(error, MisconfigurationException | OutOfMemoryError)

@@ -1,25 +1,31 @@
-"""``wegeft_pl merge``: a saved adapter folded into its base: a Hugging Face folder, with a report of the rounding."""
+"""``wegeft_pl merge``: a saved adapter folded into its base: a Hugging Face folder, with a report of the rounding.
+
+The base is never loaded: its files are read and written shard by shard, a few rows at a time.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
-from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from wegeft_pl.adapter import MergeReport, merge
+from wegeft_pl.adapter import MergeReport, files, inject, merge
+from wegeft_pl.adapter.match_weights import match_weights
 from wegeft_pl.adapter.storage import write_json
+from wegeft_pl.adapter.stream import merge_files
+from wegeft_pl.adapter.weight_files import WeightFiles
 from wegeft_pl.adapter.whole_folder import whole_folder
-from wegeft_pl.backbones import huggingface
+from wegeft_pl.backbones import huggingface, weights
 from wegeft_pl.cli import base_model
+from wegeft_pl.cli.base_model import Base
 from wegeft_pl.cli.light_parser import LightParser
+from wegeft_pl.cli.quiet import silence_chatter
 
 REPORT = "merge_report.json"
-#: Text whose logits are compared before and after merging, where no other is given.
-PROBE = "The quick brown fox jumps over the lazy dog. 12 + 30 = 42, and 42 / 6 = 7."
 
 
 def main(argv: list[str]) -> int:
@@ -31,8 +37,9 @@ def main(argv: list[str]) -> int:
     Returns:
         The exit code.
     """
+    silence_chatter()
     options = _parser().parse_args(argv)
-    base = base_model.find_base(options.adapter, options.base)
+    base = base_model.find_base(options.adapter, options.base, options.base_name)
     report = write_merged(options.adapter, base, options.output, options.dtype, options.probe_text)
     if options.json:
         json.dump(report.to_dict() | {"path": str(options.output)}, sys.stdout, indent=2)
@@ -44,15 +51,15 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def write_merged(adapter: Path, base: str, output: Path, dtype: str, probe_text: str = PROBE) -> MergeReport:
-    """Merges a saved adapter into its base and writes model, tokenizer and report.
+def write_merged(adapter: Path, base: Base, output: Path, dtype: str, probe_text: str | None = None) -> MergeReport:
+    """Merges a saved adapter into its base and writes weights, configs, tokenizer and report.
 
     Args:
         adapter: the adapter folder.
-        base: the base's folder or hub id.
+        base: where the base is, and which of its weights.
         output: the folder to write; must not hold anything yet.
         dtype: ``"base"`` to keep the base's, or ``"float32"``.
-        probe_text: text whose logits are compared before and after.
+        probe_text: text whose logits are compared before and after, which loads both models, one after the other.
 
     Returns:
         The report, which is also in the folder as merge_report.json.
@@ -62,18 +69,84 @@ def write_merged(adapter: Path, base: str, output: Path, dtype: str, probe_text:
         OSError: the output cannot be written; nothing is left there.
     """
     base_model.claim_output(output)
-    with whole_folder(output) as building:  # before loading, so that a place that cannot be written costs no waiting
-        model, loaded = base_model.load_with_adapter(adapter, base, "auto" if dtype == "base" else dtype)
-        tokenizer = huggingface.load_tokenizer(base)
-        tokens = torch.tensor([tokenizer(probe_text)["input_ids"]])
-
-        def probe() -> Tensor:
-            return model(input_ids=tokens, use_cache=False).logits
-
-        report = merge(model, loaded, probe=partial(probe))
-        huggingface.save(model, building, tokenizer)
+    loaded_as = "auto" if dtype == "base" else dtype
+    with whole_folder(output) as building:  # before reading, so that a place that cannot be written costs no waiting
+        before = None if probe_text is None else _adapted_logits(adapter, base, loaded_as, probe_text)
+        if base.weights == base_model.DEQUANTIZED:
+            report = _merge_dequantized(adapter, base, building, loaded_as)
+        else:
+            report = _merge_streamed(adapter, base.name, building, loaded_as) or _merge_loaded(
+                adapter, base, building, loaded_as
+            )
+            report = dataclasses.replace(report, weights=base.weights)
+        if before is not None and probe_text is not None:
+            model = huggingface.load(str(building), causal_lm=True)
+            difference = (_logits(model, _tokens(base.name, probe_text)) - before).abs().max()
+            report = dataclasses.replace(
+                report, max_output_difference=float(difference), max_output=float(before.abs().max())
+            )
         write_json(building / REPORT, report.to_dict())
     return report
+
+
+def _merge_streamed(adapter_folder: Path, base: str, output: Path, dtype: str) -> MergeReport | None:
+    """Merges file by file; None where only the library that the base came from can read its files."""
+    config, _ = files.read_description(adapter_folder)
+    folder = weights.weight_folder(base)
+    if not WeightFiles.are_in(folder):
+        return None
+    model, found = huggingface.load(base, causal_lm=True, dtype=dtype, meta=True), WeightFiles(folder)
+    entries = match_weights(model, found, weights.name_prefix(model))
+    if entries is None:
+        return None
+    adapter = inject(model, config)
+    adapter.read_fingerprint(entries)
+    files.fill(adapter, adapter_folder)
+    wanted = None if dtype == "auto" else huggingface.DTYPES[dtype]
+    return merge_files(adapter, entries, found, adapter_folder, output, dtype=wanted, progress=_progress)
+
+
+def _merge_dequantized(adapter_folder: Path, base: Base, output: Path, dtype: str) -> MergeReport:
+    model, adapter = base_model.load_with_adapter(adapter_folder, base, dtype)
+    errors = base_model.quantization_errors(model, adapter, base)
+    report = merge(model, adapter)
+    huggingface.save(model, output, huggingface.load_tokenizer(base.name))
+    return dataclasses.replace(report, weights=base.weights, quantization_error=errors)
+
+
+def _merge_loaded(adapter_folder: Path, base: Base, output: Path, dtype: str) -> MergeReport:
+    print(
+        f"{base.name} has no safetensors files, or other names in them than its model; it is loaded as a whole",
+        file=sys.stderr,
+    )
+    model, adapter = base_model.load_with_adapter(adapter_folder, base, dtype)
+    report = merge(model, adapter)
+    huggingface.save(model, output, huggingface.load_tokenizer(base.name))
+    return report
+
+
+def _adapted_logits(adapter_folder: Path, base: Base, dtype: str, text: str) -> Tensor:
+    tokens = _tokens(base.name, text)  # before loading gigabytes
+    model, _ = base_model.load_with_adapter(adapter_folder, base, dtype)
+    return _logits(model, tokens)
+
+
+def _tokens(base: str, text: str) -> Tensor:
+    ids = huggingface.load_tokenizer(base)(text)["input_ids"]
+    if not ids:
+        raise ValueError(f"probe_text: {text!r} has no tokens; give some words")
+    return torch.tensor([ids])
+
+
+def _logits(model: torch.nn.Module, tokens: Tensor) -> Tensor:
+    with torch.no_grad():
+        logits: Tensor = model(input_ids=tokens, use_cache=False).logits
+    return logits.float()
+
+
+def _progress(line: str) -> None:
+    if sys.stderr.isatty():
+        print(line, file=sys.stderr)
 
 
 def _parser() -> LightParser:
@@ -85,6 +158,9 @@ def _parser() -> LightParser:
         default="base",
         help="of the merged model; float32 where the report says that rounding took too much (default: the base's)",
     )
-    parser.add_argument("--probe_text", default=PROBE, help="text whose logits are compared before and after")
+    parser.add_argument(
+        "--probe_text",
+        help="text whose logits are compared before and after merging; loads both models whole, one after the other",
+    )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     return parser

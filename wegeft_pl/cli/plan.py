@@ -25,11 +25,7 @@ class PlanCLI(RecipeCLI):
 
     def instantiate_classes(self) -> None:
         """Makes the task, its optimiser and schedule, and the adapter callback."""
-        wanted = self.config.clone()
-        wanted["data"] = None
-        for name in ("callbacks", "logger", "strategy", "plugins", "profiler"):
-            wanted["trainer"][name] = None
-        self.config_init = self.parser.instantiate(wanted)
+        self.config_init = self.task_alone()
         self.model = self._get(self.config_init, "model")
         self.adapter = self._get(self.config_init, "adapter")
         self.data_config: dict[str, Any] = self.config["data"].as_dict()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import replace
+from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
@@ -12,13 +12,15 @@ from rich.table import Table
 from torch import nn
 
 from wegeft_pl.accounting import MemoryEstimate, ParameterCount, bytes_text, count_parameters, estimate_memory
+from wegeft_pl.accounting.communication import units_of
 from wegeft_pl.adapter import Adapter
+from wegeft_pl.adapter.quantized import quantization_of
+from wegeft_pl.cli.plan_devices import Devices, columns, own_devices
+from wegeft_pl.distributed import blocks_of
 from wegeft_pl.tasks import AdapterCallback, FineTuneTask
 
 #: Device counts that every plan shows beside the recipe's own.
 DEVICE_COUNTS = (1, 8, 64)
-#: What marks a strategy that spreads weights, gradients and optimiser over devices.
-SHARDED = ("fsdp", "model_parallel", "modelparallel", "deepspeed")
 
 
 def run_plan(
@@ -40,30 +42,28 @@ def run_plan(
     Raises:
         ValueError: the backbone or the adapter cannot be built.
     """
-    task.backbone = task.build_backbone(meta=True)
-    if adapter_callback is not None:
-        task.use_adapter(adapter_callback.config())
+    samples, tokens = batch_shape(data_config)
+    one = estimate_recipe(task, adapter_callback, data_config)
     parameters = count_parameters(task, task.adapter)
-    settings: dict[str, Any] = data_config.get("init_args", data_config)
-    samples = int(settings.get("batch_size") or 1)
-    tokens = settings.get("max_length") or settings.get("window")
-    batch = None if tokens is None else task.example_batch(samples, int(tokens))
-    loss = None if batch is None else lambda: task.training_loss(batch)
-    one = estimate_memory(task, task.optimizer, loss)
-    devices, sharded = _devices(trainer_config), _is_sharded(trainer_config)
-    # Activations do not depend on the shards, and counting them is the slow part.
-    by_devices = {
-        count: replace(estimate_memory(task, task.optimizer, shards=count), activations=one.activations)
-        for count in sorted({*DEVICE_COUNTS, devices})
-    }
-    chosen = by_devices[devices] if sharded else one
+    own = own_devices(trainer_config)
+    # A quantised base cannot be spread, so only what one device does is shown.
+    quantised = any(quantization_of(parameter) is not None for parameter in task.parameters())
+    shown = columns(own, (1,) if quantised else DEVICE_COUNTS)
+    assert task.backbone is not None
+    units = units_of(task.backbone, blocks_of(task.backbone))
+    by_devices = {count: devices.memory(one, units) for count, devices in shown.items()}
+    sent = {count: devices.communication(units) for count, devices in shown.items()}
+    place = own.count if own.sharded else 1
     saved = sum(tensor.nbytes for tensor in task.adapter.state_dict().values()) if task.adapter else 0
     facts = {
         "parameters": parameters.to_dict(),
-        "memory_bytes": chosen.to_dict(),
+        "memory_bytes": by_devices[place].to_dict(),
         "memory_bytes_if_sharded_over": {str(count): estimate.to_dict() for count, estimate in by_devices.items()},
-        "devices": devices,
-        "sharded": sharded,
+        "communication": sent[place].to_dict(),
+        "communication_if_sharded_over": {str(count): found.to_dict() for count, found in sent.items()},
+        "devices": own.count,
+        "sharded": own.sharded,
+        "replicas": own.replicas,
         "batch": {"samples": samples, "tokens": tokens},
         "files_bytes": {
             "adapter": saved,
@@ -76,19 +76,26 @@ def run_plan(
         json.dump(facts, sys.stdout, indent=2)
         sys.stdout.write("\n")
         return
-    _print(task, parameters, by_devices, facts)
+    _print(task, parameters, shown, by_devices, facts)
 
 
-def _devices(trainer_config: dict[str, Any]) -> int:
-    devices = trainer_config.get("devices", 1)
-    per_node = len(devices) if isinstance(devices, list) else int(devices) if str(devices).isdigit() else 1
-    return max(1, per_node) * int(trainer_config.get("num_nodes") or 1)
+def estimate_recipe(
+    task: FineTuneTask, adapter_callback: AdapterCallback | None, data_config: dict[str, Any]
+) -> MemoryEstimate:
+    """Builds the backbone on the meta device, injects, and estimates the memory of one device; see :func:`run_plan`."""
+    task.backbone = task.build_backbone(meta=True)
+    if adapter_callback is not None:
+        task.use_adapter(adapter_callback.config())
+    samples, tokens = batch_shape(data_config)
+    batch = None if tokens is None else task.example_batch(samples, tokens)
+    return estimate_memory(task, task.optimizer, None if batch is None else lambda: task.training_loss(batch))
 
 
-def _is_sharded(trainer_config: dict[str, Any]) -> bool:
-    strategy = trainer_config.get("strategy") or "auto"
-    name = strategy.get("class_path", "") if isinstance(strategy, dict) else str(strategy)
-    return any(word in name.lower() for word in SHARDED)
+def batch_shape(data_config: dict[str, Any]) -> tuple[int, int | None]:
+    """Samples of a micro-batch, and tokens of its longest sequence where the data section says so."""
+    settings: dict[str, Any] = data_config.get("init_args", data_config)
+    tokens = settings.get("max_length") or settings.get("window")
+    return int(settings.get("batch_size") or 1), None if tokens is None else int(tokens)
 
 
 def _merged_bytes(backbone: nn.Module, adapter: Adapter | None) -> int:
@@ -104,7 +111,11 @@ def _merged_bytes(backbone: nn.Module, adapter: Adapter | None) -> int:
 
 
 def _print(
-    task: FineTuneTask, parameters: ParameterCount, by_devices: dict[int, MemoryEstimate], facts: dict[str, Any]
+    task: FineTuneTask,
+    parameters: ParameterCount,
+    shown: dict[int, Devices],
+    by_devices: dict[int, MemoryEstimate],
+    facts: dict[str, Any],
 ) -> None:
     console = Console()
     console.print(
@@ -122,18 +133,20 @@ def _print(
     console.print(groups)
     batch = facts["batch"]
     title = f"Memory of one device, {batch['samples']} samples of {batch['tokens'] or '?'} tokens a micro-batch"
-    memory = Table("", *(_device_title(count) for count in by_devices), title=title, title_justify="left")
+    memory = Table("", *(devices.title for devices in shown.values()), title=title, title_justify="left")
     for column in memory.columns[1:]:
         column.justify = "right"
-    for part in ("weights", "gradients", "optimizer", "activations", "peak"):
-        cells = (bytes_text(estimate.to_dict()[part]) for estimate in by_devices.values())
-        memory.add_row(part, *cells, style="bold" if part == "peak" else None)
+    for part in ("weights", "gradients", "optimizer", "activations", "gathered", "peak"):
+        words = "gathered for a moment" if part == "gathered" else part
+        cells = (bytes_text(estimate.to_dict().get(part, 0)) for estimate in by_devices.values())
+        memory.add_row(words, *cells, style="bold" if part == "peak" else None)
+    sent = facts["communication_if_sharded_over"].values()
+    memory.add_section()
+    memory.add_row("received in a step", *(bytes_text(found["received_bytes"]) for found in sent))
+    memory.add_row("collectives in a step", *(_collectives(found) for found in sent))
     console.print(memory)
-    console.print(
-        "Activations are counted from shapes at full length with every token labelled, so an upper bound; CUDA's own "
-        "context, workspaces and fragmentation come on top. Plain data parallelism (ddp) needs the first column on "
-        "every device."
-    )
+    for line in _explanations(shown, by_devices):
+        console.print(line)
     files = facts["files_bytes"]
     console.print(
         f"Files: adapter {bytes_text(files['adapter'])}, checkpoint {bytes_text(files['checkpoint'])}, "
@@ -141,5 +154,25 @@ def _print(
     )
 
 
-def _device_title(count: int) -> str:
-    return "1 device" if count == 1 else f"{count} devices, sharded"
+def _collectives(sent: dict[str, int | None]) -> str:
+    counts = [sent[kind] for kind in ("all_gathers", "reduce_scatters", "all_reduces")]
+    return "a few" if None in counts else str(sum(count or 0 for count in counts))
+
+
+def _explanations(shown: dict[int, Devices], by_devices: dict[int, MemoryEstimate]) -> Iterator[str]:
+    """What the numbers of the memory table mean, and what they leave out."""
+    yield (
+        "Activations are counted from shapes at full length with every token labelled, so an upper bound; CUDA's own "
+        "context, workspaces and fragmentation come on top. Plain data parallelism (ddp) needs the first column on "
+        "every device."
+    )
+    if len(shown) > 1:
+        yield (
+            "Sharded (wegeft_fsdp): what is outside the blocks, and one or two blocks, are whole for a moment. What a "
+            "device receives is weights, for every forward and backward pass; docs/SCALING.md derives both."
+        )
+    for count, devices in shown.items():
+        if devices.cpu_offload:
+            found = by_devices[count]
+            host = found.weights + found.gradients + found.optimizer
+            yield f"cpu_offload: {bytes_text(host)} of a device's peak (weights, gradients, optimizer) are host memory."

@@ -10,15 +10,26 @@ _LOGGERS = (
     "lightning.pytorch.utilities.rank_zero",
     "lightning.fabric.utilities.rank_zero",
     "lightning.fabric.utilities.seed",
+    "lightning.fabric.utilities.distributed",
+    "torch.utils._pytree",
 )
 
-#: Log lines: tips for other products, which accelerators exist, the seed (the run report says what was used).
-_CHATTER = re.compile(r"(\[rank: \d+\] )?(\N{ELECTRIC LIGHT BULB} Tip:|GPU available:|TPU available:|Seed set to)")
+#: Log lines: tips for other products, which accelerators exist, the seed (the run report says what was used), the
+#: processes of a run, once for each, and
+#: torchao 0.18 on torch 2.15, which transformers imports wherever it is installed.
+_CHATTER = re.compile(
+    r"(\[rank: \d+\] )?(\N{ELECTRIC LIGHT BULB} Tip:|GPU available:|TPU available:|Seed set to|"
+    r"<enum '\w+'> is an Enum subclass|Initializing distributed:|-{20,}\ndistributed_backend=)"
+)
 
 #: Warnings, as patterns of warnings.filterwarnings.
 _HINTS = (
     # num_workers=0 is right for tokenised text in memory, and for two cores.
     r".*does not have many workers which may be a bottleneck.*",
+    # The scores that are logged at an epoch's end are torchmetrics' own, reduced over processes already.
+    r".*when logging on epoch level in distributed setting to accumulate the metric across devices.*",
+    # Lightning 2.6's own gathering of metrics, on torch 2.15.
+    r"torch\.distributed\.nn\.functional\.all_gather is deprecated.*",
     # Lightning 2.6 on torch 2.15: its own use of a name that torch renamed.
     r".*isinstance\(treespec, LeafSpec\).* is deprecated.*",
 )

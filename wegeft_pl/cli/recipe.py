@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import torch
 from jsonargparse import Namespace
 from jsonargparse._util import import_object
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.trainer.states import RunningStage
 
 from wegeft_pl.cli.arguments import recipes_first
-from wegeft_pl.cli.checkpoint_file import check_checkpoint
+from wegeft_pl.cli.checkpoint_file import FoundCheckpoint, check_checkpoint, newest_checkpoint
 from wegeft_pl.cli.commands import COMMANDS
 from wegeft_pl.cli.default_callbacks import CHECKPOINTING, NEED_ADAPTER, with_defaults
-from wegeft_pl.cli.failure import UsageError
+from wegeft_pl.cli.failure import UsageError, is_expected
+from wegeft_pl.cli.first_cause import FirstCause, SaidElsewhereError, clear, is_lost_connection, observe_children
+from wegeft_pl.cli.launcher import ObservedLauncher
+from wegeft_pl.cli.out_of_memory import MemoryRanOutError, Plan, Recipe, Stage, batch_loops, explain, is_out_of_memory
 from wegeft_pl.cli.parser import RecipeAction, RecipeParser
+from wegeft_pl.cli.plan_report import estimate_recipe
 from wegeft_pl.cli.quiet import silence_chatter
 from wegeft_pl.cli.run_folder import (
     choose_run_folder,
@@ -125,8 +133,10 @@ class RecipeCLI(LightningCLI):
         recipes = [source.path for source in self.parser.sources]
         run_dir, ckpt_path = last_of_recipe(self.command, self.config.run_dir, self.config.ckpt_path, recipes)
         self.folder = choose_run_folder(self.command, run_dir, ckpt_path, recipe_name(recipes), self.start)
+        self.found: FoundCheckpoint | None = None
         if self.folder.checkpoint is not None:
-            check_checkpoint(self.folder.checkpoint)
+            look = newest_checkpoint if self.folder.wants_newest else check_checkpoint
+            self.found = look(self.folder.checkpoint)
 
     def instantiate_classes(self) -> None:
         """Makes the task, the data and the trainer; Lightning's own uses a deprecated method of jsonargparse."""
@@ -147,7 +157,9 @@ class RecipeCLI(LightningCLI):
         self.is_fresh = self.folder.is_default or not asked.exists() or not any(asked.iterdir())
         path = self.run_folder = self.folder.create()
         if config["logger"] is None or config["logger"] is True:
-            config["logger"] = TensorBoardLogger(save_dir=path, name="tensorboard", version="")
+            # What a killed run logged behind its checkpoint is logged again by the run that goes on.
+            purge = self.found.step if self.found is not None and self.command == "fit" else None
+            config["logger"] = TensorBoardLogger(save_dir=path, name="tensorboard", version="", purge_step=purge)
         try:
             trainer = Trainer(**{**config, **kwargs, "default_root_dir": path})
         except BaseException:
@@ -155,6 +167,8 @@ class RecipeCLI(LightningCLI):
             raise
         if is_first_rank():
             write_config(path, self.command, self.resolved_recipe())
+            clear(path)
+        observe_children(trainer)
         return trainer
 
     def discard(self) -> None:
@@ -172,7 +186,8 @@ class RecipeCLI(LightningCLI):
             unwanted |= CHECKPOINTING
         if adapter is None and self.model.adapter is None:
             unwanted |= NEED_ADAPTER
-        first = [ShareRunFolder(), *([] if adapter is None else [adapter])]
+        self.first_cause = FirstCause()
+        first: list[Callback] = [self.first_cause, ShareRunFolder(), *([] if adapter is None else [adapter])]
         return [*first, *with_defaults(self.command, listed, unwanted)]
 
     def after_instantiate_classes(self) -> None:
@@ -191,21 +206,77 @@ class RecipeCLI(LightningCLI):
 
     def run(self) -> None:
         """Runs the command on the task and the data."""
-        if self.folder.note is not None and is_first_rank():
-            print(self.folder.note)
+        for note in (self.folder.note, None if self.found is None else self.found.note):
+            if note is not None and is_first_rank():
+                print(note)
         arguments = {name: self.config[name] for name in self.method_arguments}
-        if self.folder.checkpoint is not None:
-            arguments |= {"ckpt_path": str(self.folder.checkpoint), "weights_only": True}
+        if self.found is not None:
+            arguments |= {"ckpt_path": str(self.found.path), "weights_only": True}
         else:
             arguments["ckpt_path"] = None
         try:
             if self.config.get("adapter_path") is not None:
                 self.model.load_adapter_from(self.at_start(self.config.adapter_path))
             getattr(self.trainer, self.command)(self.model, datamodule=self.datamodule, **arguments)
-        except BaseException:
+        except BaseException as error:
+            launcher = self.trainer.strategy.launcher
+            if isinstance(error, Exception) and isinstance(launcher, ObservedLauncher):
+                launcher.end_children()
+            elif isinstance(error, Exception) and self.trainer.world_size > 1:
+                time.sleep(1.0)  # the claim of the first cause lies in the folder that is removed next
             if self.trainer.global_step == 0:
                 self.discard()
-            raise
+            said = self.said(error)
+            if said is error:
+                raise
+            raise said from error
+
+    def said(self, error: BaseException) -> BaseException:
+        """What to raise for an error: itself, or words that say more where several processes or memory are concerned.
+
+        A bug stays what it is, with its traceback, in the process that met it first.
+        """
+        instead = self.first_cause.error
+        if isinstance(instead, SaidElsewhereError):
+            return instead
+        if is_out_of_memory(error):
+            return MemoryRanOutError(self.explain_memory(error))
+        if instead is not None and (is_lost_connection(error) or (isinstance(error, Exception) and is_expected(error))):
+            return instead
+        return error
+
+    def explain_memory(self, error: BaseException) -> str:
+        """See :func:`wegeft_pl.cli.out_of_memory.explain`."""
+        config = self.config.as_dict()
+        model, data = (config[name].get("init_args", {}) for name in ("model", "data"))
+        recipe = Recipe(model, data, config["trainer"])
+        trainer = self.trainer
+        stage: Stage = "train" if self.first_cause.stage == RunningStage.TRAINING else "evaluate"
+        if not any(loop.batch_progress.total.ready for loop in batch_loops(trainer)):
+            stage = "load"
+        step = "while the model was loaded" if stage == "load" else f"at step {trainer.global_step}"
+        rank = f"rank {trainer.global_rank}, " if trainer.world_size > 1 else ""
+
+        def plan() -> Plan:
+            sections = self.task_alone()
+            task = self._get(sections, "model")
+            self.hand_over(task)
+            estimate = estimate_recipe(task, self._get(sections, "adapter"), config["data"])
+            sizes: Counter[torch.dtype] = Counter()
+            for parameter in task.parameters():
+                sizes[parameter.dtype] += parameter.nbytes
+            return Plan(estimate, sizes.most_common(1)[0][0])
+
+        return explain(error, recipe, stage, f"{rank}{trainer.strategy.root_device} {step}", plan)
+
+    def task_alone(self) -> Namespace:
+        """Makes the task and the adapter anew; data and trainer stay plain settings."""
+        wanted = self.config.clone()
+        wanted["data"] = None
+        for name in ("callbacks", "logger", "strategy", "plugins", "profiler"):
+            wanted["trainer"][name] = None
+        made: Namespace = self.parser.instantiate(wanted)
+        return made
 
     def resolved_recipe(self) -> str:
         """Returns the recipe with every value filled in, as YAML that is itself a recipe."""

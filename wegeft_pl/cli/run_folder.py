@@ -15,7 +15,7 @@ from wegeft_pl.cli.source import shown
 
 _RANK_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "NODE_RANK")
 #: What a run writes before it has a result.
-_BOOKKEEPING = {"config.yaml", "run.json", "tensorboard"}
+_BOOKKEEPING = {"config.yaml", "run.json", "tensorboard", ".first_cause.json"}
 _VERSION = re.compile(r"version_(\d+)")
 
 
@@ -25,13 +25,16 @@ class RunFolder:
 
     Args:
         path: the folder; for a new default folder the name that was free when it was chosen.
-        checkpoint: the checkpoint to load, None to start from the start.
+        checkpoint: the checkpoint to load, None to start from the start; for ``last`` that name, also where the file is
+            missing and another one of its folder is to be taken.
+        wants_newest: whether any good checkpoint beside ``checkpoint`` will do.
         is_default: whether the folder got its name from us, so that the next number may be taken instead.
         note: a line to print, None if there is nothing to say.
     """
 
     path: Path
     checkpoint: Path | None = None
+    wants_newest: bool = False
     is_default: bool = False
     note: str | None = None
 
@@ -126,15 +129,15 @@ def last_of_recipe(
     if ckpt_path != "last" or run_dir is not None or not recipes or recipes[0].name != "config.yaml":
         return run_dir, ckpt_path
     folder = recipes[0].absolute().parent
-    if not _last(folder).exists():
+    if not _has_saved(folder):
         return run_dir, ckpt_path
     return (str(folder), ckpt_path) if command == "fit" else (run_dir, str(_last(folder)))
 
 
 def _continue_last(command: str, asked: Path | None, runs: Path) -> RunFolder:
     folder = asked if asked is not None else _newest_saved(runs)
-    if folder is not None and _last(folder).exists():
-        return RunFolder(folder, _last(folder))
+    if folder is not None and _has_saved(folder):
+        return RunFolder(folder, _last(folder), wants_newest=True)
     if command != "fit":
         place = shown(asked) if asked is not None else f"any run of {shown(runs)}"
         raise UsageError(f"--ckpt_path last: no checkpoints/last.ckpt in {place}; give --run_dir DIR or a file")
@@ -152,6 +155,11 @@ def _continue_last(command: str, asked: Path | None, runs: Path) -> RunFolder:
 
 def _last(folder: Path) -> Path:
     return folder / "checkpoints" / "last.ckpt"
+
+
+def _has_saved(folder: Path) -> bool:
+    """Tells whether a run has a checkpoint; one killed behind its first write may have no last.ckpt yet."""
+    return any((folder / "checkpoints").glob("*.ckpt"))
 
 
 def remove_if_unused(folder: Path) -> None:
@@ -177,7 +185,7 @@ def _next_version(runs: Path) -> Path:
 
 def _newest_saved(runs: Path) -> Path | None:
     """Returns the newest run that saved a checkpoint; scoring runs, which save none, lie between them."""
-    saved = {number: path for number, path in _versions(runs).items() if _last(path).exists()}
+    saved = {number: path for number, path in _versions(runs).items() if _has_saved(path)}
     return saved[max(saved)] if saved else None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import torch
 from lightning.pytorch.utilities import CombinedLoader
 from torch.utils.data import DataLoader, Dataset
 
@@ -16,7 +17,11 @@ class EpochLoader:
 
     Not a subclass of DataLoader on purpose: Lightning rebuilds those with samplers of its own (it shuffles training
     data even where shuffle is False), a rebuilt one restarts a resumed epoch at batch 0, and its advice to add workers
-    is wrong for data tokenised beforehand. Each epoch runs on a fresh DataLoader underneath.
+    is wrong for data tokenised beforehand. Each epoch runs on a fresh DataLoader underneath, which draws nothing from
+    torch's global generator: a validation or a resume would move the random numbers of training.
+
+    The position is a number of rows of the epoch's order, counted over all processes, so that a run goes on at the
+    right row with another number of processes or another batch size.
 
     Args:
         dataset: a map-style dataset.
@@ -41,24 +46,30 @@ class EpochLoader:
         self._collate = collate
         self._num_workers = num_workers
         self._blank = blank
-        self._position = {"epoch": 0, "batches": 0}
-        self._resume = {"epoch": -1, "batches": 0}
+        self._position = {"epoch": 0, "rows": 0}
+        self._resume = {"epoch": -1, "rows": 0}
 
     def __len__(self) -> int:
         return len(self._order)
 
     def __iter__(self) -> Iterator[Any]:
         epoch = self._order.epoch
-        done = self._resume["batches"] if self._resume["epoch"] == epoch else 0
-        self._resume = {"epoch": -1, "batches": 0}
-        batches: Sequence[list[int]] = self._order.batches()[done:]
+        rows = self._resume["rows"] if self._resume["epoch"] == epoch else 0
+        self._resume = {"epoch": -1, "rows": 0}
+        batches: Sequence[list[int]] = self._order.batches(rows)
         loader = DataLoader(
-            self._dataset, batch_sampler=batches, collate_fn=self._collate, num_workers=self._num_workers
+            self._dataset,
+            batch_sampler=batches,
+            collate_fn=self._collate,
+            num_workers=self._num_workers,
+            generator=torch.Generator().manual_seed(epoch),
         )
-        for number, batch in enumerate(loader, done + 1):
+        has_spare = self._order.has_spare_from(rows)
+        for number, batch in enumerate(loader, 1):
             # Before the yield: a checkpoint is written while this batch is the last one handed out.
-            self._position = {"epoch": epoch, "batches": number}
-            spare = self._blank is not None and number == len(self) and self._order.has_spare
+            had = min(rows + number * self._order.global_batch, self._order.num_rows)
+            self._position = {"epoch": epoch, "rows": had}
+            spare = self._blank is not None and number == len(batches) and has_spare
             yield self._blank(batch) if spare and self._blank is not None else batch
 
     @property
@@ -66,14 +77,24 @@ class EpochLoader:
         """The order, where Lightning looks for ``.sampler.set_epoch`` (see :attr:`BatchOrder.sampler`)."""
         return self._order
 
+    @property
+    def batches_done(self) -> int:
+        """How many of this epoch's ``len(self)`` batches count as handed out."""
+        return len(self) - self._order.num_batches(self._position["rows"])
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of an epoch, over all processes."""
+        return self._order.num_rows
+
     def state_dict(self) -> dict[str, int]:
-        """Returns the epoch and the number of its batches handed out so far."""
-        return dict(self._position)
+        """Returns the epoch, its rows handed out so far and the rows of a global batch."""
+        return {**self._position, "global_batch": self._order.global_batch}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Makes the next pass over the same epoch skip the batches that were handed out before."""
-        self._resume = dict(state)
-        self._position = dict(state)
+        """Makes the next pass over the same epoch skip the rows that were handed out before."""
+        self._resume = {name: state[name] for name in ("epoch", "rows")}
+        self._position = dict(self._resume)
 
 
 class NoBatches(CombinedLoader):

@@ -10,11 +10,13 @@ from itertools import pairwise
 class BatchOrder:
     """Shares rows out among processes and cuts each share into batches, as many on every process.
 
-    In training the order is shuffled, another one each epoch, and where rows do not divide evenly the first ones of the
-    order are repeated so that all processes get equally many. In evaluation the order is the data's own and no row
-    counts twice: shares may differ by one row, and batches of one process by one row in size. Only a process that
-    would get fewer rows than batches (fewer rows than processes, or batches of one) repeats one, alone in its last
-    batch, and :attr:`has_spare` says so; the loader takes labels and id off that batch.
+    In training the order is shuffled, another one each epoch. The batches of all processes at one place are together
+    one global batch, the next ``batch_size * num_processes`` rows of the order: processes may change in number from one
+    part of a run to the next, and as long as the global batch is equal, so are its rows. In evaluation the order is the
+    data's own, and the batches of one process differ by at most one row in size.
+
+    Shares may differ by one row, and no row counts twice. Only a process that would get fewer batches than another one
+    repeats a row, alone in its last batch, and :attr:`has_spare` says so; the loader takes labels and id off it.
 
     Args:
         num_rows: rows of the split.
@@ -49,7 +51,7 @@ class BatchOrder:
         self.epoch = 0
 
     def __len__(self) -> int:
-        return math.ceil(math.ceil(self.num_rows / self.num_processes) / self.batch_size)
+        return self.num_batches(0)
 
     def set_epoch(self, epoch: int) -> None:
         """Sets the epoch, which the next shuffle depends on; Lightning calls it."""
@@ -72,19 +74,38 @@ class BatchOrder:
             >>> [(order.batches(), order.has_spare) for order in orders]
             [([[0], [2]], False), ([[1], [1]], True)]
         """
-        own = len(range(self.rank, self.num_rows, self.num_processes))
-        return not self.shuffle and own < len(self)
+        return self.has_spare_from(0)
 
-    def batches(self) -> list[list[int]]:
-        """Returns this process's batches of the epoch as lists of row numbers."""
+    @property
+    def global_batch(self) -> int:
+        """Rows that all processes take together at one place."""
+        return self.batch_size * self.num_processes
+
+    def num_batches(self, first: int) -> int:
+        """Counts the batches, of every process, that the rows of an epoch from number ``first`` on make."""
+        return math.ceil(math.ceil((self.num_rows - first) / self.num_processes) / self.batch_size)
+
+    def batches(self, first: int = 0) -> list[list[int]]:
+        """Returns this process's batches of the epoch as lists of row numbers.
+
+        Args:
+            first: how many rows of the epoch's order the processes have had already, together.
+        """
         if not self.shuffle:
-            return self._even(list(range(self.num_rows))[self.rank :: self.num_processes])
+            done = math.ceil(first / self.global_batch)
+            return self._even(list(range(self.num_rows))[self.rank :: self.num_processes])[done:]
         # A text as the seed: with seed + epoch, epoch 1 of seed 42 would be epoch 0 of seed 43.
         order = random.Random(f"{self.seed} {self.epoch}").sample(range(self.num_rows), self.num_rows)
-        while len(order) % self.num_processes:  # fewer rows than processes wrap around more than once
-            order += order[: self.num_processes - len(order) % self.num_processes]
-        share = order[self.rank :: self.num_processes]
-        return [share[start : start + self.batch_size] for start in range(0, len(share), self.batch_size)]
+        share = order[first:][self.rank :: self.num_processes]
+        batches = [share[start : start + self.batch_size] for start in range(0, len(share), self.batch_size)]
+        return batches + ([order[:1]] if self.has_spare_from(first) else [])
+
+    def has_spare_from(self, first: int) -> bool:
+        """Tells the same where the processes have had ``first`` rows of the epoch's order before."""
+        if not self.shuffle:
+            return len(range(self.rank, self.num_rows, self.num_processes)) < len(self)
+        own = len(range(first + self.rank, self.num_rows, self.num_processes))
+        return math.ceil(own / self.batch_size) < self.num_batches(first)
 
     def _even(self, share: list[int]) -> list[list[int]]:
         if self.has_spare:

@@ -23,18 +23,32 @@ class Generator(nn.Module, ABC):
         zero: which factor starts at zero, ``"phi"`` or ``"psi"``, so that step 0 is the pretrained model.
         side: ``"input"`` for W' = W + s (W phi) psi, ``"output"`` for W' = W + s phi (psi W).
 
+    A subclass is called with these four by position. Its further keyword parameters are its options
+    (``generator_options`` of the adapter's config); a parameter ``rows`` gets the number of rows O of the weights, for
+    generators that are built for one, and its default for ``zero`` holds where the user leaves it open.
+
+    Raises:
+        ValueError: ``zero`` names a factor that this generator cannot start at zero.
+
     Source: METHOD.md sections 1 and 4.
     """
 
     #: True when delta W = W phi psi (or phi psi W) for parameters ``phi`` and ``psi``, so that a site can edit its
     #: input (or output) and never read W. Nonlinear generators leave it False and are served by the factor form.
     can_edit: bool = False
+    #: The factors that may start at zero: those for which the change is then exactly zero and has a gradient.
+    zeros: tuple[str, ...] = ("phi", "psi")
     #: The two linear maps, phi (D, R) and psi (R, D); present where ``can_edit`` is True.
     phi: nn.Parameter
     psi: nn.Parameter
 
     def __init__(self, width: int, rank: int, zero: str, side: str) -> None:
         super().__init__()
+        if zero not in self.zeros:
+            raise ValueError(
+                f"{type(self).__name__} can start at zero by {' or '.join(self.zeros)} only, got zero: {zero}; "
+                f"set zero: {self.zeros[0]}"
+            )
         self.width = width
         self.rank = rank
         self.zero = zero
@@ -48,7 +62,8 @@ class Generator(nn.Module, ABC):
             weight_OI: the frozen weight (O, I), any floating dtype; it is never copied to the generator's dtype.
 
         Returns:
-            ``left`` (O, R) and ``right`` (R, I) with delta W = left @ right, before the scale s.
+            ``left`` (O, R) and ``right`` (R, I) with delta W = left @ right, before the scale s; each in the weight's
+            or in the parameters' dtype.
         """
 
     @abstractmethod

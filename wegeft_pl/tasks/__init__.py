@@ -4,6 +4,7 @@ from wegeft_pl.tasks.adapter_callback import AdapterCallback
 from wegeft_pl.tasks.base import BatchCount, FineTuneTask, OptimizerFactory
 from wegeft_pl.tasks.causal_lm import CausalLMTask
 from wegeft_pl.tasks.evaluation import Evaluation, Prediction, TextEvaluation
+from wegeft_pl.tasks.guard import StepGuard, last_checkpoint
 from wegeft_pl.tasks.schedule import ConstantSchedule, CosineSchedule, LinearSchedule, Schedule
 
 __all__ = [
@@ -18,5 +19,7 @@ __all__ = [
     "OptimizerFactory",
     "Prediction",
     "Schedule",
+    "StepGuard",
     "TextEvaluation",
+    "last_checkpoint",
 ]

@@ -6,6 +6,7 @@ holds, how the loss is normalised over accumulation and ranks, and that a loss t
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -14,13 +15,30 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from wegeft_pl.adapter import Adapter, AdapterConfig, adapter_of, inject, load_adapter
+from wegeft_pl.adapter.files import fill, read_description
+from wegeft_pl.distributed import (
+    DescribesItself,
+    EveryRankError,
+    WeGeFTFSDPStrategy,
+    WeightSource,
+    adapter_facts,
+    check_agreement,
+    check_strategy,
+    load_own_rows,
+    match_weights,
+)
 from wegeft_pl.tasks import checkpoint as checkpoints
+from wegeft_pl.tasks.compiled import compile_blocks
 from wegeft_pl.tasks.evaluation import Evaluation
+from wegeft_pl.tasks.guard import StepGuard, StepRecord, stop_message
+from wegeft_pl.tasks.quantized import check_quantised_run, leave_out_of_ddp
+from wegeft_pl.tasks.random_state import RandomStates
 from wegeft_pl.tasks.schedule import Schedule
 from wegeft_pl.tasks.window import WeightWindow
 
@@ -33,12 +51,13 @@ class BatchCount:
 
     Args:
         samples: sequences or images.
-        tokens: without padding; None where a batch has no tokens.
+        tokens: without padding, a number or a tensor () that is read only where it is reported (reading it waits for
+            the device); None where a batch has no tokens.
         padded_tokens: with padding; None likewise.
     """
 
     samples: int
-    tokens: int | None = None
+    tokens: int | Tensor | None = None
     padded_tokens: int | None = None
 
 
@@ -54,6 +73,11 @@ class FineTuneTask(LightningModule):
         dtype: the backbone's dtype: ``"auto"``, ``"float32"``, ``"bfloat16"`` or ``"float16"``. Adapters are float32.
         optimizer: called with the trainable parameters; AdamW with learning rate 2e-4 and no weight decay if None.
         lr_scheduler: the schedule, stepped once per optimiser step; constant if None.
+        guard: what to do at a step whose loss or gradient is not finite or a spike; see :class:`StepGuard`.
+        quantize: hold a Hugging Face base in 4 or 8 bits: ``"bnb-nf4"``, ``"bnb-fp4"``, ``"bnb-int8"`` (pip install
+            bitsandbytes), ``"torchao-int8"``, or ``"torchao-int4"``, which scores but does not train (pip install
+            torchao); None loads it as it is.
+        compile_blocks: compile every repeated block of the backbone with torch.compile: slow first steps, faster others.
 
     Raises:
         ValueError: from ``configure_model``, where the backbone cannot be built or the adapter does not fit it.
@@ -67,10 +91,15 @@ class FineTuneTask(LightningModule):
         dtype: str = "auto",
         optimizer: OptimizerFactory | None = None,
         lr_scheduler: Schedule | None = None,
+        guard: StepGuard | None = None,
+        quantize: str | None = None,
+        compile_blocks: bool = False,
     ) -> None:
         super().__init__()
         self.backbone_name = backbone
         self.dtype_name = dtype
+        self.quantize = quantize
+        self.compile_blocks = compile_blocks
         self.backbone = None
         self.optimizer: OptimizerFactory = optimizer or partial(AdamW, lr=2e-4, weight_decay=0.0)
         self.lr_scheduler = lr_scheduler
@@ -78,6 +107,9 @@ class FineTuneTask(LightningModule):
         self.adapter_config: AdapterConfig | None = None
         self._adapter_folder: Path | None = None
         self._window = WeightWindow()
+        self._random = RandomStates()
+        #: Which steps were skipped, and what the last ones were like.
+        self.steps = StepRecord(guard or StepGuard())
         # The base is in no checkpoint; what must be there is checked by on_load_checkpoint.
         self.strict_loading = False
 
@@ -95,7 +127,7 @@ class FineTuneTask(LightningModule):
             raise ValueError(
                 f"{type(self).__name__} has no backbone; name one (--model.backbone), or set self.backbone in __init__"
             )
-        return backbones.build(self.backbone_name, dtype=self.dtype_name, meta=meta)
+        return backbones.build(self.backbone_name, dtype=self.dtype_name, meta=meta, quantize=self.quantize)
 
     def use_adapter(self, config: AdapterConfig) -> None:
         """Says which adapter to inject; at once where the backbone exists, else when it is built.
@@ -122,10 +154,35 @@ class FineTuneTask(LightningModule):
     def configure_model(self) -> None:
         """Builds the backbone and injects the adapter, once; Lightning calls it again for validate and test."""
         if self.backbone is None:
-            backbone = self.build_backbone()
-            self._attach(backbone)
+            if self.sharding is not None:
+                backbone = self._build_sharded(self.sharding)
+            else:
+                backbone = self.build_backbone()
+                self._attach(backbone)
+                if self.compile_blocks:
+                    compile_blocks(backbone)
             # from_pretrained returns eval mode and Lightning keeps it: dropout and checkpointing would stay off.
             self.backbone = backbone.train()
+            leave_out_of_ddp(self)
+        # Before the strategy wraps the model: data parallelism would overwrite what differs, or hang.
+        if self._trainer is not None and self._trainer.world_size > 1:
+            check_agreement(self.facts_to_agree_on(), self._trainer.strategy.root_device)
+
+    def facts_to_agree_on(self) -> dict[str, Any]:
+        """What must be the same on all processes before anything is computed: data, adapter, base and seed.
+
+        Called on all processes alike where there are several; override it to add to it.
+
+        Returns:
+            Facts by name, plain JSON types.
+        """
+        facts: dict[str, Any] = {"task": type(self).__name__, "seed": os.environ.get("PL_GLOBAL_SEED")}
+        datamodule = getattr(self.trainer, "datamodule", None)  # present only once one was passed
+        if isinstance(datamodule, DescribesItself):
+            facts["data"] = datamodule.describe()
+        if self.adapter is not None:
+            facts["adapter"] = adapter_facts(self.adapter)
+        return facts
 
     def _attach(self, backbone: nn.Module) -> None:
         if self._adapter_folder is not None:
@@ -133,12 +190,58 @@ class FineTuneTask(LightningModule):
         elif self.adapter_config is not None and adapter_of(backbone) is None:
             self.adapter = inject(backbone, self.adapter_config)
 
+    @property
+    def sharding(self) -> WeGeFTFSDPStrategy | None:
+        """The strategy that spreads the backbone over processes; None where each has all of it, or without a trainer."""
+        strategy = self._trainer.strategy if self._trainer is not None else None
+        return strategy if isinstance(strategy, WeGeFTFSDPStrategy) else None
+
+    def weight_source(self, backbone: nn.Module) -> WeightSource | None:
+        """Where the base's weights can be read row by row, for sharded training; None: only as a whole.
+
+        Args:
+            backbone: on the meta device.
+        """
+        return None
+
+    def _build_sharded(self, strategy: WeGeFTFSDPStrategy) -> nn.Module:
+        """Builds on the meta device, injects, shards, and only then gives each process its own rows."""
+        backbone = self.build_backbone(meta=True)
+        source = self.weight_source(backbone)
+        entries = None if source is None else match_weights(backbone, source.files, source.prefix)
+        if entries is None:
+            rank_zero_warn(
+                f"the weights of {self.backbone_name} cannot be read row by row (no safetensors files, or other names "
+                "in them), so every process loads the whole base before it keeps its part"
+            )
+            backbone = self.build_backbone()
+        config = read_description(self._adapter_folder)[0] if self._adapter_folder is not None else self.adapter_config
+        if config is not None:
+            self.adapter = inject(backbone, config)
+            # Every process drew its own start values; with a seed they are equal, without one they must become so.
+            for group in self.adapter.groups:
+                group.generator.load_state_dict(strategy.broadcast(group.generator.state_dict()))
+        if self.compile_blocks:
+            compile_blocks(backbone)
+        strategy.shard(backbone)
+        if source is not None and entries is not None:
+            load_own_rows(backbone, entries, strategy.root_device)
+            source.finish(backbone, strategy.root_device)
+        if self.adapter is not None:
+            assert self.adapter.fingerprint  # taken while all processes are here: it is a collective
+            if self._adapter_folder is not None:
+                fill(self.adapter, self._adapter_folder)
+        return backbone
+
     def setup(self, stage: str) -> None:
-        """Refuses precisions under which adapters do not learn, and wakes a backbone that is in eval mode.
+        """Refuses strategies and precisions under which adapters do not learn, and wakes a backbone in eval mode.
 
         Raises:
-            ValueError: the trainer's precision is 16-true.
+            ValueError: the strategy shards in another way than wegeft_fsdp, the trainer's precision is 16-true, or the
+                base is to be quantised in a way that this run cannot use.
         """
+        check_strategy(self.trainer.strategy)
+        check_quantised_run(self.quantize, self.sharding is not None, stage)
         if stage != "fit":
             return
         if self.backbone is not None and not self.backbone.training:
@@ -190,45 +293,61 @@ class FineTuneTask(LightningModule):
             The loss to return from ``training_step``; gradients are divided by the whole step's weight, over
             micro-batches and ranks, just before clipping.
         """
-        self._window.add(weight)
+        self._window.add(loss_sum, weight)
         return loss_sum
 
+    def on_train_start(self) -> None:
+        """Starts with no micro-batch counted, an earlier fit may have been interrupted inside a step.
+
+        Raises:
+            ValueError: another process has another number of batches, and would stop or wait while others compute.
+        """
+        self._window.clear()
+        facts = {
+            "number of training batches": self.trainer.num_training_batches,
+            "trainer": {"accumulate_grad_batches": self.trainer.accumulate_grad_batches},
+        }
+        check_agreement(facts, self.trainer.strategy.root_device)
+        self._random.begin(self.device)
+
+    def on_validation_start(self) -> None:
+        """Keeps what validation draws out of the random numbers of training."""
+        self._random.set_aside(self.device)
+
+    def on_validation_end(self) -> None:
+        """Goes on with the random numbers of training."""
+        self._random.take_back(self.device)
+
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Normalises the gradients of summed losses, and stops at gradients that are not finite.
+        """Normalises the gradients of summed losses, and skips or stops at a step that would do harm.
+
+        Reads the device once and communicates once; all ranks come to the same verdict. A skipped step has no
+        gradients, so that the optimiser leaves parameters, weight decay and its own state alone.
 
         Raises:
-            ValueError: a gradient is not finite, so that the step would ruin the weights. Under 16-mixed the loss
-                scaler handles such steps itself.
+            EveryRankError: the guard says to stop.
         """
-        parameters = self.trainable_parameters()
-        self._window.normalise(parameters, self.trainer)
-        if self.trainer.precision != "16-mixed":
-            gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-            self.check_finite(torch.nn.utils.get_total_norm(gradients), "the gradient's norm")
+        trained = [parameter for parameter in self.trainable_parameters() if parameter.grad is not None]
+        gradients = [parameter.grad for parameter in trained if parameter.grad is not None]
+        facts = self._window.read(gradients, self.trainer)
+        scaled = self.trainer.precision == "16-mixed"
+        verdict = self.steps.judge(facts.loss, facts.norm, scaled)
+        if verdict.action == "stop":
+            broken = self._window.ranks_with_broken_loss(self.trainer) if verdict.by_loss else []
+            raise EveryRankError(stop_message(verdict, self.guard, self.trainer, broken))
+        if verdict.action == "skip":
+            for parameter in trained:
+                parameter.grad = None
+            self._window.clear()
+        else:
+            self._window.normalise(gradients, facts)
+        if scaled or "skip" in (self.guard.nonfinite, self.guard.spike):
+            self.log("train/skipped_steps", float(self.steps.total_skipped))
 
-    def check_finite(self, value: Tensor, what: str = "the loss") -> None:
-        """Stops the run at a value that is not finite, before it reaches the weights.
-
-        Args:
-            value: () such as the loss of this micro-batch.
-            what: its name, for the message.
-
-        Raises:
-            ValueError: names the step, and the last checkpoint, which is kept.
-        """
-        if not bool(torch.isfinite(value.detach())):
-            callback = self.trainer.checkpoint_callback
-            last = vars(callback).get("last_model_path") or vars(callback).get("best_model_path") if callback else None
-            clipped = bool(self.trainer.gradient_clip_val)
-            kept = f"the last good checkpoint is {last}" if last else "no checkpoint had been written yet"
-            raise ValueError(
-                f"{what} is {value.item()} at step {self.global_step} (epoch {self.current_epoch}); {kept}; "
-                + (
-                    "lower the learning rate"
-                    if clipped
-                    else "lower the learning rate, or set trainer.gradient_clip_val"
-                )
-            )
+    @property
+    def guard(self) -> StepGuard:
+        """The settings that steps are judged by."""
+        return self.steps.guard
 
     # What callbacks and plan ask
 
@@ -263,11 +382,28 @@ class FineTuneTask(LightningModule):
         """
         raise ValueError(f"{type(self).__name__} does not say how to save a merged backbone; override save_merged")
 
+    def save_without_weights(self, directory: Path, dtype: torch.dtype) -> None:
+        """Writes what :meth:`save_merged` writes beside the weights, for a sharded backbone's merge.
+
+        Args:
+            directory: that the weights are in, under the backbone's own names.
+            dtype: of the weights.
+
+        Raises:
+            ValueError: this kind of task has no such format.
+        """
+        raise ValueError(
+            f"{type(self).__name__} does not say how to save a merged backbone; override save_without_weights"
+        )
+
     # Checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps what is trained and leaves the base out."""
         checkpoints.pack(checkpoint, self, self.adapter)
+        section = checkpoint.setdefault(checkpoints.SECTION, {})
+        section["steps"] = self.steps.state_dict()
+        section["random"] = self._random.save(self.trainer)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = False, assign: bool = False) -> Any:
         """Loads what a checkpoint holds; the base's own tensors are not expected in it and not reported missing."""
@@ -286,3 +422,9 @@ class FineTuneTask(LightningModule):
         if config is not None and self.adapter is None and self._fabric is None and self._trainer is None:
             self.use_adapter(config)
         checkpoints.verify(checkpoint, self, self.adapter)
+        steps = checkpoints.steps_in(checkpoint)
+        if steps is not None:
+            self.steps.load_state_dict(steps)
+        random = checkpoints.random_in(checkpoint)
+        if random is not None and self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING:
+            self._random.load(random, self._trainer)

@@ -5,9 +5,11 @@ Shapes: B batch, T tokens, P prompt tokens, N labelled positions, V vocabulary.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cached_property
+from contextlib import contextmanager, nullcontext
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,10 +17,15 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
+from wegeft_pl.adapter.sharded import is_sharded
+from wegeft_pl.adapter.weight_files import WeightFiles
 from wegeft_pl.backbones import only_positions
+from wegeft_pl.distributed import WeightSource, gathered
 from wegeft_pl.losses import causal_lm_loss, labelled_positions
 from wegeft_pl.tasks.base import BatchCount, FineTuneTask, OptimizerFactory
 from wegeft_pl.tasks.evaluation import Evaluation, HasAnswers, Prediction, TextEvaluation
+from wegeft_pl.tasks.guard import StepGuard
+from wegeft_pl.tasks.offload import ActivationOffload
 from wegeft_pl.tasks.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -34,11 +41,16 @@ class CausalLMTask(FineTuneTask):
         backbone: a Hugging Face folder or hub id, or ``bundled:NAME``.
         tokenizer: the same for the tokenizer; None means the backbone's own.
         dtype: the base's dtype; adapters are float32 whatever it is.
+        quantize: hold the base in 4 or 8 bits; see :class:`FineTuneTask`.
         gradient_checkpointing: recompute activations in the backward pass (non-reentrant): less memory, more time.
+        activation_offload: keep what the backward pass needs of a batch in host memory meanwhile; with
+            gradient_checkpointing those are the blocks' inputs alone. For long sequences, where these do not fit.
+        compile_blocks: see :class:`FineTuneTask`.
         generate: score validation and test by generated answers where the data has prompts, not by the loss alone.
         max_new_tokens: length limit of a generated answer; an answer that reaches it is scored as it is.
         optimizer: see :class:`FineTuneTask`.
         lr_scheduler: see :class:`FineTuneTask`.
+        guard: see :class:`FineTuneTask`.
     """
 
     def __init__(
@@ -46,19 +58,24 @@ class CausalLMTask(FineTuneTask):
         backbone: str,
         tokenizer: str | None = None,
         dtype: str = "auto",
+        quantize: str | None = None,
         gradient_checkpointing: bool = False,
+        activation_offload: bool = False,
+        compile_blocks: bool = False,
         generate: bool = True,
         max_new_tokens: int = 256,
         optimizer: OptimizerFactory | None = None,
         lr_scheduler: Schedule | None = None,
+        guard: StepGuard | None = None,
     ) -> None:
-        super().__init__(backbone, dtype, optimizer, lr_scheduler)
+        super().__init__(backbone, dtype, optimizer, lr_scheduler, guard, quantize, compile_blocks)
         # Plain types only: the checkpoint must load with weights_only=True.
-        self.save_hyperparameters(ignore=["optimizer", "lr_scheduler"], logger=False)
+        self.save_hyperparameters(ignore=["optimizer", "lr_scheduler", "guard"], logger=False)
         if max_new_tokens < 1:
             raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
         self.tokenizer_name = tokenizer or backbone
         self.gradient_checkpointing = gradient_checkpointing
+        self.activation_offload = activation_offload
         self.generate = generate
         self.max_new_tokens = max_new_tokens
         self._evaluation: Evaluation | None = None
@@ -71,10 +88,23 @@ class CausalLMTask(FineTuneTask):
         from wegeft_pl.backbones import huggingface
 
         assert self.backbone_name is not None
-        model = huggingface.load(self.backbone_name, causal_lm=True, dtype=self.dtype_name, meta=meta)
+        model = huggingface.load(
+            self.backbone_name, causal_lm=True, dtype=self.dtype_name, meta=meta, quantize=self.quantize
+        )
         if self.gradient_checkpointing:
             huggingface.checkpoint_activations(model)
         return model
+
+    def weight_source(self, backbone: nn.Module) -> WeightSource | None:
+        """The safetensors files of the model's folder, downloaded where it is a hub id."""
+        from wegeft_pl.backbones import weights
+
+        assert self.backbone_name is not None
+        folder = weights.weight_folder(self.backbone_name)
+        if not WeightFiles.are_in(folder):
+            return None
+        finish = partial(weights.finish_on_device, folder=folder)
+        return WeightSource(WeightFiles(folder), weights.name_prefix(backbone), finish)
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -82,6 +112,12 @@ class CausalLMTask(FineTuneTask):
         from wegeft_pl.backbones import huggingface
 
         return huggingface.load_tokenizer(self.tokenizer_name)
+
+    def facts_to_agree_on(self) -> dict[str, Any]:
+        """Adds the tokenizer's vocabulary."""
+        words = sorted(self.tokenizer.get_vocab().items())
+        digest = hashlib.sha256(json.dumps(words).encode()).hexdigest()[:12]
+        return super().facts_to_agree_on() | {"tokenizer": {"size": len(words), "vocabulary": digest}}
 
     @property
     def model(self) -> PreTrainedModel:
@@ -107,7 +143,10 @@ class CausalLMTask(FineTuneTask):
         mask_BT, _ = labelled_positions(batch["labels"])  # noqa: N806
         head = self.model.get_output_embeddings()
         self._warn_beyond_context(batch["input_ids"].shape[1])
-        with only_positions(head, mask_BT), self._fitting(batch["input_ids"]):
+        samples, tokens = batch["input_ids"].shape
+        offloads = self.activation_offload and torch.is_grad_enabled()
+        away = ActivationOffload(self.model).around(samples, tokens) if offloads else nullcontext()
+        with only_positions(head, mask_BT), self._fitting(batch["input_ids"]), away:
             output = self.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
         logits: Tensor = output.logits[0]
         return logits
@@ -116,7 +155,6 @@ class CausalLMTask(FineTuneTask):
         """Returns the summed loss; see :meth:`FineTuneTask.weighted`."""
         loss_sum, num_tokens = self.loss(batch)
         mean = loss_sum.detach() / num_tokens.clamp(min=1)
-        self.check_finite(mean)
         self.log("train/loss", mean, prog_bar=True, batch_size=len(batch["input_ids"]))
         self.log("train/lr", self.optimizers(use_pl_optimizer=False).param_groups[0]["lr"])  # type: ignore[union-attr]
         return self.weighted(loss_sum, num_tokens)
@@ -139,9 +177,15 @@ class CausalLMTask(FineTuneTask):
             B texts, without prompt and special tokens.
         """
         prompts = batch["prompt_ids"]
-        with torch.no_grad(), self._fitting(prompts):
+        whole = self.sharding is not None and self.sharding.gather_to_generate
+        with torch.no_grad(), self._fitting(prompts), gathered(self.model) if whole else nullcontext():
             tokens = self.model.generate(  # type: ignore[operator]  # nn.Module.__getattr__ hides the mixin's method
-                input_ids=prompts, attention_mask=batch["prompt_mask"], use_cache=True, **self.decoding
+                input_ids=prompts,
+                attention_mask=batch["prompt_mask"],
+                use_cache=True,
+                # Sharded, every process must compute as many tokens as the one whose answers are longest.
+                synced_gpus=is_sharded(self.model),
+                **self.decoding,
             )
         assert isinstance(tokens, Tensor)
         return self.tokenizer.batch_decode(tokens[:, prompts.shape[1] :], skip_special_tokens=True)
@@ -243,7 +287,7 @@ class CausalLMTask(FineTuneTask):
     def count_batch(self, batch: Batch) -> BatchCount:
         """Counts samples, tokens without padding and tokens with it."""
         mask = batch["attention_mask"]
-        return BatchCount(len(mask), int(mask.sum()), mask.numel())
+        return BatchCount(len(mask), mask.sum(), mask.numel())
 
     @torch.no_grad()
     def probe_output(self, batch: Batch) -> Tensor:
@@ -260,3 +304,9 @@ class CausalLMTask(FineTuneTask):
         from wegeft_pl.backbones import huggingface
 
         huggingface.save(self.model, directory, self.tokenizer)
+
+    def save_without_weights(self, directory: Path, dtype: torch.dtype) -> None:
+        """Writes configs and tokenizer beside weights that are there already."""
+        from wegeft_pl.backbones import huggingface
+
+        huggingface.save_without_weights(self.model, directory, self.tokenizer, dtype)

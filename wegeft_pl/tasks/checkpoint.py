@@ -36,8 +36,23 @@ def pack(checkpoint: dict[str, Any], task: nn.Module, adapter: Adapter | None) -
 
 def adapter_config_in(checkpoint: dict[str, Any]) -> AdapterConfig | None:
     """The config of the adapter that a checkpoint was written with, or None."""
-    section = checkpoint.get(SECTION)
-    return None if section is None else AdapterConfig.from_dict(section["adapter"])
+    section = _section(checkpoint)
+    return AdapterConfig.from_dict(section["adapter"]) if "adapter" in section else None
+
+
+def steps_in(checkpoint: dict[str, Any]) -> dict[str, Any] | None:
+    """The record of the last steps that a checkpoint was written with; None in a file of an older version."""
+    return _section(checkpoint).get("steps")
+
+
+def random_in(checkpoint: dict[str, Any]) -> list[dict[str, Tensor]] | None:
+    """The random states of the processes that wrote a checkpoint; None in a file of an older version."""
+    return _section(checkpoint).get("random")
+
+
+def _section(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    section: dict[str, Any] = checkpoint.get(SECTION, {})
+    return section
 
 
 def verify(checkpoint: dict[str, Any], task: nn.Module, adapter: Adapter | None) -> None:
@@ -47,15 +62,15 @@ def verify(checkpoint: dict[str, Any], task: nn.Module, adapter: Adapter | None)
         ValueError: it was written with another adapter config or on another base, or a tensor is missing, unknown, of
             another shape, or not finite. (Lightning itself is told to be lenient, because the base is not in the file.)
     """
-    section = checkpoint.get(SECTION)
+    section = _section(checkpoint)
     if adapter is not None:
-        if section is None:
+        if "adapter" not in section:
             raise ValueError(
                 "this checkpoint holds no adapter, but the run has one; resume without the adapter section"
             )
         _check_config(AdapterConfig.from_dict(section["adapter"]), adapter.config)
         Fingerprint(**section["base"]).check(adapter.fingerprint, "this checkpoint")
-    elif section is not None:
+    elif "adapter" in section:
         raise ValueError("this checkpoint holds an adapter, but the run has none; add the adapter section")
     saved: dict[str, Tensor] = checkpoint["state_dict"]
     own = task.state_dict()

@@ -8,11 +8,13 @@ from typing import Any
 
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import Dataset
 
 from wegeft_pl.backbones.huggingface import load_tokenizer
 from wegeft_pl.data.loader import EpochLoader, NoBatches
 from wegeft_pl.data.order import BatchOrder
+from wegeft_pl.data.place import check_same_data, other_batch, training_data
 from wegeft_pl.data.text.collate import blank, get_pad_id
 from wegeft_pl.data.text.sources import Split
 from wegeft_pl.data.text.tokenize import Tokenizer
@@ -69,7 +71,7 @@ class TextDataModule(LightningDataModule, ABC):
         self._encoded_with: Tokenizer | None = None
         self._splits: dict[Split, Dataset | None] = {}
         self._train_loader: EpochLoader | None = None
-        self._position: dict[str, int] | None = None
+        self._position: dict[str, Any] | None = None
 
     @abstractmethod
     def build_split(self, split: Split, tokenizer: Tokenizer) -> Dataset | None:
@@ -130,18 +132,31 @@ class TextDataModule(LightningDataModule, ABC):
             self._position = None  # a later fit of the same module starts at its own place
         return self._train_loader
 
-    def state_dict(self) -> dict[str, int]:
-        """Returns the place in the training data: the epoch and the number of its batches handed out.
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the place in the training data, and what tells this data and its order from another.
 
         Lightning restores the loader's own state too late where the schedule asks for the number of steps: the loader
         is set up for that before the loops are restored. The data module's state comes before either.
         """
-        return {} if self._train_loader is None else self._train_loader.state_dict()
+        if self._train_loader is None:
+            return {}
+        return {**self._train_loader.state_dict(), "data": training_data(self.describe())}
 
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Keeps the place for the next training loader; a checkpoint that is only tested has no place to resume at."""
-        if self.trainer is None or self.trainer.state.fn == TrainerFn.FITTING:
-            self._position = dict(state_dict)
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keeps the place for the next training loader; a checkpoint that is only tested has no place to resume at.
+
+        Raises:
+            ValueError: the checkpoint was trained on other data, or by an earlier version of this package.
+        """
+        if self.trainer is not None and self.trainer.state.fn != TrainerFn.FITTING:
+            return
+        check_same_data(state_dict, self.describe())
+        self._position = dict(state_dict)
+        if self._train_loader is not None:  # sharded strategies restore after the optimiser's setup asked for it
+            self._train_loader.load_state_dict(self._position)
+        note = other_batch(state_dict, self.batch_size * self.shares()[0], len(self._dataset("train")))  # type: ignore[arg-type]
+        if note is not None:
+            rank_zero_info(note)
 
     def val_dataloader(self) -> EpochLoader | NoBatches:
         """Returns the validation batches of this process; none without validation rows."""
@@ -182,9 +197,7 @@ class TextDataModule(LightningDataModule, ABC):
 
     def _loader(self, split: Split, dataset: Dataset, batch_size: int, shuffle: bool) -> EpochLoader:
         order = self.make_order(dataset, batch_size, shuffle)
-        # In training without a shuffle (overfit_batches) every row counts.
-        spare = None if split == "train" else blank
-        return EpochLoader(dataset, order, self.make_collate(split), self.num_workers, spare)
+        return EpochLoader(dataset, order, self.make_collate(split), self.num_workers, blank)
 
     def _dataset(self, split: Split) -> Dataset | None:
         if split not in self._splits:

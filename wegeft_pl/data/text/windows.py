@@ -70,9 +70,9 @@ class WindowOrder(BatchOrder):
         self.stride = windows.stride
         self.random_phase = random_phase
 
-    def batches(self) -> list[list[int]]:
-        """Returns this process's batches of the epoch as lists of start positions, in tokens."""
+    def batches(self, first: int = 0) -> list[list[int]]:
+        """Returns this process's batches of the epoch as lists of start positions, in tokens; see the base class."""
         phase = 0
         if self.random_phase:  # the same on every process: it depends on the seed and the epoch only
             phase = random.Random(f"phase {self.seed} {self.epoch}").randrange(self.stride)
-        return [[phase + number * self.stride for number in batch] for batch in super().batches()]
+        return [[phase + number * self.stride for number in batch] for batch in super().batches(first)]

@@ -1,0 +1,56 @@
+"""Two processes with gloo, sharded or not, train and score as one process does on the same global batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from distributed.conftest import Fits, worst
+
+#: Relative, in float32. Sums over a batch are made in another order.
+TOLERANCE = 1e-6
+
+ALL_AT_ONCE = {"gradient_checkpointing": True}
+CLIPPED = {"gradient_clip_val": 0.05, "accumulate_grad_batches": 2}
+CASES: dict[str, dict[str, Any]] = {
+    "type": {},
+    "all": {"adapter": {"sharing": "all"}, "task": ALL_AT_ONCE, "trainer": CLIPPED},
+    "layer": {"adapter": {"sharing": "layer"}, "task": ALL_AT_ONCE, "trainer": CLIPPED},
+    "type_with_levers": {"task": ALL_AT_ONCE, "trainer": CLIPPED},
+    "norms_too": {
+        "adapter": {"also_train": ["input_layernorm", "norm", "lm_head"], "targets": ["q_proj", "down_proj"]}
+    },
+    "output_side": {"adapter": {"side": "output", "targets": ["v_proj", "up_proj"]}},
+    "factors": {"adapter": {"form": "factor"}},
+    "half_base": {"task": {"dtype": "bfloat16"}, "test": False},
+}
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(fits: Fits) -> None:
+    def named(prefix: str, **fields: Any) -> dict[str, dict[str, Any]]:
+        return {f"{prefix}_{name}": case | fields for name, case in CASES.items()}
+
+    one = fits(1, named("one"))
+    ddp = fits(2, named("ddp", strategy="ddp", batch_size=2))
+    hybrid = {
+        "hybrid_layer": CASES["layer"]
+        | {"strategy": "wegeft_fsdp", "batch_size": 2, "strategy_fields": {"replicas": 2}}
+    }
+    fsdp = fits(2, named("fsdp", strategy="wegeft_fsdp", batch_size=2) | hybrid)
+    for name in CASES:
+        alone = one[f"one_{name}"]
+        others = [ddp[f"ddp_{name}"], fsdp[f"fsdp_{name}"]] + ([fsdp["hybrid_layer"]] if name == "layer" else [])
+        for other in others:
+            # A bfloat16 base rounds every activation, so that the order of sums shows.
+            tolerance = 2e-2 if name == "half_base" else TOLERANCE
+            assert worst(alone["gradients"], other["gradients"]) < tolerance, name
+            assert worst(alone["parameters"], other["parameters"]) < tolerance, name
+            assert other["names"] == alone["names"], name
+            assert other["fingerprint"] == alone["fingerprint"], name
+            assert other["dtypes"] == [["torch.float32"], ["torch.float32"]], name
+            if name != "half_base":
+                assert other["validate"] == pytest.approx(alone["validate"], rel=1e-6), name
+                assert other["test"] == pytest.approx(alone["test"], rel=1e-6), name
+        assert not ddp[f"ddp_{name}"]["sharded"]
+        assert len(fsdp[f"fsdp_{name}"]["sharded"]) == len([n for n in alone["names"] if "inv_freq" not in n])

@@ -1,0 +1,140 @@
+"""The strategy's own refusals, and what single processes can see of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import (
+    DDPStrategy,
+    FSDPStrategy,
+    ModelParallelStrategy,
+    SingleDeviceStrategy,
+    StrategyRegistry,
+)
+from small_run import SmallData, injector, make_task
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+
+from wegeft_pl import AdapterConfig, inject
+from wegeft_pl.distributed import WeGeFTFSDPStrategy, check_strategy, gathered, shard
+from wegeft_pl.tasks import CausalLMTask
+
+
+@pytest.fixture
+def one_process(tmp_path: Path):  # type: ignore[no-untyped-def]
+    """A process group of this process alone."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
+    yield init_device_mesh("cpu", (1,))
+    torch.distributed.destroy_process_group()
+
+
+def make_trainer(tmp_path: Path, strategy: Any = "wegeft_fsdp", **fields: Any) -> Trainer:
+    settings: dict[str, Any] = {
+        "accelerator": "cpu",
+        "devices": 1,
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "max_steps": 1,
+        "num_sanity_val_steps": 0,
+    }
+    return Trainer(strategy=strategy, default_root_dir=tmp_path, callbacks=[injector()], **(settings | fields))
+
+
+def test_it_has_a_name() -> None:
+    assert "wegeft_fsdp" in StrategyRegistry
+    assert isinstance(StrategyRegistry.get("wegeft_fsdp"), WeGeFTFSDPStrategy)
+
+
+def test_replicas_must_make_sense(tmp_path: Path, llama_folder: Path) -> None:
+    with pytest.raises(ValueError, match="replicas must be at least 1, got 0"):
+        WeGeFTFSDPStrategy(replicas=0)
+    trainer = make_trainer(tmp_path, WeGeFTFSDPStrategy(replicas=2))
+    with pytest.raises(ValueError, match="replicas 2 does not divide 1 processes"):
+        trainer.fit(make_task(llama_folder), datamodule=SmallData())
+
+
+@pytest.mark.parametrize(
+    ("strategy", "reason"),
+    [
+        (FSDPStrategy.__new__(FSDPStrategy), "FSDPStrategy cannot clip by norm"),
+        (ModelParallelStrategy(), "ModelParallelStrategy is tensor parallel inside a node"),
+    ],
+)
+def test_other_ways_to_shard_are_refused(strategy: Any, reason: str) -> None:
+    with pytest.raises(ValueError, match=rf"{reason}.*use --trainer\.strategy wegeft_fsdp, or ddp"):
+        check_strategy(strategy)
+    check_strategy(WeGeFTFSDPStrategy())
+    check_strategy(DDPStrategy())
+    check_strategy(SingleDeviceStrategy())
+
+
+@pytest.mark.filterwarnings("ignore:It is recommended to use .*sync_dist=True")  # the metrics are reduced already
+def test_one_process_is_enough(tmp_path: Path, llama_folder: Path) -> None:
+    try:
+        task = make_task(llama_folder)
+        trainer = make_trainer(tmp_path)
+        trainer.validate(task, datamodule=SmallData(), verbose=False)
+        assert not any(
+            loop.inference_mode
+            for loop in (trainer.validate_loop, trainer.test_loop, trainer.fit_loop.epoch_loop.val_loop)
+        )
+        trainer.fit(task, datamodule=SmallData())  # after an evaluation in the same process
+        assert trainer.global_step == 1
+        assert all(isinstance(p, torch.distributed.tensor.DTensor) for p in task.parameters())
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+class WithHead(CausalLMTask):
+    """A research module with a trained part beside the backbone."""
+
+    def configure_model(self) -> None:
+        super().configure_model()
+        self.head = nn.Linear(2, 2)
+
+
+def test_what_is_trained_outside_the_backbone_is_refused(tmp_path: Path, llama_folder: Path) -> None:
+    try:
+        with pytest.raises(ValueError, match=r"head\.weight is trained but lies outside the sharded backbone"):
+            make_trainer(tmp_path).fit(WithHead(str(llama_folder), max_new_tokens=3), datamodule=SmallData())
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_a_backbone_without_blocks_is_refused(one_process: Any) -> None:
+    with pytest.raises(ValueError, match=r"Linear has no repeated blocks to shard.*ddp"):
+        shard(nn.Linear(2, 2), one_process)
+
+
+def test_a_quantised_parameter_is_refused(llama: nn.Module, one_process: Any) -> None:
+    layer = llama.get_submodule("model.layers.0.mlp.up_proj")
+    layer.weight = nn.Parameter(torch.zeros(24, 16, dtype=torch.int8), requires_grad=False)
+    with pytest.raises(ValueError, match=r"cannot shard the quantised model\.layers\.0\.mlp\.up_proj\.weight"):
+        shard(llama, one_process)
+
+
+def test_an_adapter_comes_before_the_shards(llama: nn.Module, one_process: Any) -> None:
+    fully_shard(llama, mesh=one_process)
+    with pytest.raises(ValueError, match="sharded already; inject the adapter first, then shard"):
+        inject(llama, AdapterConfig(["q_proj"], rank=2))
+
+
+def test_gathered_computes_the_same_and_leaves_it_sharded(llama: nn.Module, one_process: Any) -> None:
+    ids = torch.arange(5, 15)[None]
+    with torch.no_grad():
+        wanted = llama(input_ids=ids).logits
+        shard(llama, one_process)
+        names = {name: type(p) for name, p in llama.named_parameters()}
+        with gathered(llama):
+            assert not any(isinstance(p, torch.distributed.tensor.DTensor) for p in llama.parameters())
+            for _ in range(2):
+                assert torch.equal(llama(input_ids=ids).logits, wanted)
+        assert {name: type(p) for name, p in llama.named_parameters()} == names
+        assert torch.equal(llama(input_ids=ids).logits, wanted)

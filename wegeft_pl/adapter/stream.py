@@ -1,0 +1,218 @@
+"""merge from files into files: no model is loaded, and the memory needed does not depend on the model's size.
+
+Shard by shard, every tensor is copied byte for byte, or, where the adapter changes it, merged a few rows at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from wegeft_pl.adapter.adapter import Adapter
+from wegeft_pl.adapter.files import TENSORS
+from wegeft_pl.adapter.merge import check_mergeable
+from wegeft_pl.adapter.merge_rows import (
+    Across,
+    RowChange,
+    RowSums,
+    Scratch,
+    bias_change,
+    blocks,
+    merge_rows,
+    moves_bias,
+    replace_rows,
+    weight_change,
+)
+from wegeft_pl.adapter.model_folder import copy_companions, set_config_dtype, write_index
+from wegeft_pl.adapter.report import MergeReport
+from wegeft_pl.adapter.tensor_writer import Spec, TensorWriter
+from wegeft_pl.adapter.weight_files import TensorEntry, WeightFiles, read_header, read_rows
+from wegeft_pl.adapter.workers import Workers
+
+#: Dtypes that a change can be added to.
+MERGEABLE = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
+
+
+class StreamedMerge:
+    """The merge of one adapter into one base, tensor by tensor.
+
+    Args:
+        adapter: injected into the base's shapes on the meta device, its generators filled.
+        entries: where each of the model's tensors lies, by its name in the model; tied names give one entry or several.
+        adapter_folder: the adapter's own folder, for the values of ``also_train``.
+        dtype: what all floating-point tensors become, or None to keep their own.
+
+    Raises:
+        ValueError: a target is quantised, or tied to another module.
+    """
+
+    def __init__(
+        self, adapter: Adapter, entries: Mapping[str, TensorEntry], adapter_folder: Path, dtype: torch.dtype | None
+    ) -> None:
+        check_mergeable(adapter)
+        self._dtype = dtype
+        self._scratch = Scratch()
+        self._sums: dict[str, RowSums] = {}
+        self._order = [site.name for site in adapter.sites]
+        self._merges: dict[str, Callable[[TensorEntry, TensorWriter, Workers], None]] = {}
+        for site in adapter.sites:
+            weight = entries[f"{site.name}.weight"]
+            if weight.dtype not in MERGEABLE:
+                raise ValueError(
+                    f"{weight.file}: {weight.name} is stored as {weight.dtype}, which a change cannot be added to; "
+                    "merge into the original base"
+                )
+            exact = torch.promote_types(self._becomes(weight), torch.float32)
+            change = partial(weight_change, site, exact, partial(read_rows, weight, 0, _num_rows(weight)))
+            self._merges[weight.name] = partial(self._merge, site.name, change)
+            if moves_bias(site):
+                # A bias is a detail of its layer: merged, not reported.
+                moved = partial(bias_change, site, exact)
+                self._merges[entries[f"{site.name}.bias"].name] = partial(self._merge, None, moved)
+        trained = {id(parameter): name for name, parameter in adapter.trained.named_parameters()}
+        values = {entry.name: entry for entry in read_header(adapter_folder / TENSORS)} if trained else {}
+        for name, parameter in adapter.model.named_parameters(remove_duplicate=False):
+            if id(parameter) in trained:
+                own = trained[id(parameter)]
+                self._order += [own] if own == name else []
+                self._merges[entries[name].name] = partial(self._replace, own, values[own])
+
+    def write(self, files: WeightFiles, output: Path, progress: Callable[[str], None]) -> None:
+        """Writes all of a base's files, merged where the adapter changes them.
+
+        Args:
+            files: the base's.
+            output: an empty folder.
+            progress: told of each file once it is done.
+
+        Raises:
+            OSError: the disk is full, or a file cannot be read.
+            ValueError: a file has become shorter meanwhile.
+        """
+        total = 0
+        with Workers() as workers:
+            for number, file in enumerate(files.files, start=1):
+                entries = {entry.name: entry for entry in read_header(file)}
+                specs: dict[str, Spec] = {e.name: (self._becomes(e), e.shape) for e in entries.values()}
+                writer = TensorWriter(output / file.name, specs)
+                workers.at_exit(writer.abandon)
+                for name, place in writer.entries.items():
+                    merge = self._merges.get(name, self._copy)
+                    merge(entries[name], writer, workers)
+                    total += place.stop - place.start
+                workers.finish(writer.close)
+                progress(f"merged {file.name} ({number} of {len(files.files)} files)")
+        if len(files.files) > 1:
+            write_index(output, {name: entry.file.name for name, entry in files.items()}, total, files.folder)
+
+    def report(self, base: str) -> MergeReport:
+        """The report, once everything is written: ``base`` is the fingerprint in short."""
+        return MergeReport(base, [self._sums[name].report(name) for name in self._order])
+
+    def _becomes(self, entry: TensorEntry) -> torch.dtype:
+        return self._dtype if self._dtype is not None and entry.dtype in MERGEABLE else entry.dtype
+
+    def _copy(self, entry: TensorEntry, writer: TensorWriter, workers: Workers) -> None:
+        dtype = self._becomes(entry)
+
+        def copy(span: tuple[int, int]) -> None:
+            with torch.no_grad():
+                writer.write_rows(entry.name, span[0], read_rows(entry, *span).to(dtype))
+
+        for _ in workers.run(copy, _spans(entry)):
+            pass
+
+    def _merge(
+        self,
+        name: str | None,
+        change_of: Callable[[], RowChange],
+        entry: TensorEntry,
+        writer: TensorWriter,
+        workers: Workers,
+    ) -> None:
+        change, dtype = change_of(), self._becomes(entry)
+
+        def share(span: tuple[int, int]) -> Tensor:
+            assert isinstance(change, Across)
+            with torch.no_grad():
+                return change.share(span[0], read_rows(entry, *span))
+
+        def merge(span: tuple[int, int]) -> RowSums:
+            with torch.no_grad():
+                merged, sums = merge_rows(change, span[0], read_rows(entry, *span), dtype, self._scratch)
+            writer.write_rows(entry.name, span[0], merged)
+            return sums
+
+        if isinstance(change, Across):
+            change.gather(workers.run(share, _spans(entry)))
+        sums = _total(workers.run(merge, _spans(entry)))
+        if name is not None:
+            self._sums[name] = sums
+
+    def _replace(
+        self, name: str, value: TensorEntry, entry: TensorEntry, writer: TensorWriter, workers: Workers
+    ) -> None:
+        def replace(span: tuple[int, int]) -> RowSums:
+            with torch.no_grad():
+                base, trained = read_rows(entry, *span), read_rows(value, *span)
+                rounded, sums = replace_rows(base, trained, self._becomes(entry), self._scratch)
+            writer.write_rows(entry.name, span[0], rounded)
+            return sums
+
+        self._sums[name] = _total(workers.run(replace, _spans(entry)))
+
+
+def merge_files(
+    adapter: Adapter,
+    entries: Mapping[str, TensorEntry],
+    files: WeightFiles,
+    adapter_folder: Path,
+    output: Path,
+    *,
+    dtype: torch.dtype | None = None,
+    progress: Callable[[str], None] = lambda line: None,
+) -> MergeReport:
+    """Merges a saved adapter into a base's files.
+
+    Args:
+        adapter: injected into the base's shapes on the meta device and filled from ``adapter_folder``.
+        entries: where each of the model's tensors lies, by its name in the model.
+        files: the base's.
+        adapter_folder: what :meth:`Adapter.save` wrote.
+        output: an empty folder, to hold the merged files and whatever else is in the base's folder.
+        dtype: what all floating-point tensors become, or None to keep their own.
+        progress: told of each file once it is done.
+
+    Returns:
+        The report, without a probe.
+
+    Raises:
+        ValueError: a target is quantised or tied to another module, or a file is broken.
+        OSError: a file cannot be read or written.
+    """
+    with torch.no_grad():
+        streamed = StreamedMerge(adapter, entries, adapter_folder, dtype)
+        copy_companions(files.folder, output)
+        if dtype is not None:
+            set_config_dtype(output, dtype)
+        streamed.write(files, output, progress)
+    return streamed.report(adapter.fingerprint.short())
+
+
+def _num_rows(entry: TensorEntry) -> int:
+    return entry.shape[0] if entry.shape else 1
+
+
+def _spans(entry: TensorEntry) -> Iterator[tuple[int, int]]:
+    return blocks(0, _num_rows(entry), entry.row_bytes)
+
+
+def _total(parts: Iterable[RowSums]) -> RowSums:
+    total = RowSums()
+    for part in parts:
+        total.include(part)
+    return total
