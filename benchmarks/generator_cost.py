@@ -3,10 +3,10 @@
     python benchmarks/generator_cost.py                        # 1 thread, rows 1024 to 16384
     python benchmarks/generator_cost.py --rows 1024 2048 --repeats 5 --json
 
-One call of a generator is one edited layer: forward from a random float32 weight (O, I) to the factors, and backward. The
-generators take turns in one run, and the fastest of the repeats counts. The peak is what every tensor alive takes beyond
-the weight and the parameters. torch's fused attention never holds the O x O matrix, so the transformer's memory is
-linear too; its time is not.
+One call of a generator is one edited layer: forward from a random float32 weight (O, I) to the factors, and backward.
+The generators take turns in one run, and the fastest of the repeats counts. The peak is what every tensor alive takes
+beyond the weight and the parameters. torch's fused attention never holds the O x O matrix, so the transformer's memory
+is linear too; its time is not.
 """
 
 from __future__ import annotations

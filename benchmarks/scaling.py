@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -50,8 +51,10 @@ SIZES: dict[str, dict[str, int]] = {
 FUNCTIONAL = {
     "all_gather_into_tensor": "allgather_base",
     "reduce_scatter_tensor": "reduce_scatter_base",
-    "all_reduce": "allreduce",
+    "all_reduce": "scalars",  # the norm of each gradient, for clipping
 }
+#: Of the same name space, and no collective.
+NOT_SENT = ("wait_tensor", "wrap_tensor_autograd")
 #: Samples of a micro-batch.
 SAMPLES = 2
 
@@ -116,10 +119,12 @@ class Watch(TorchDispatchMode):
         self._alive: dict[int, weakref.ref[Any]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        if any(issubclass(kind, DTensor) for kind in types):
+            return NotImplemented  # DTensor takes it apart, and its parts come by here
         output = func(*args, **(kwargs or {}))
         namespace, name = func.name().split("::")
         name = name.split(".")[0].strip("_")
-        if namespace in ("c10d", "_c10d_functional") and name != "wait_tensor":
+        if namespace in ("c10d", "_c10d_functional") and name not in NOT_SENT:
             self._count(FUNCTIONAL.get(name, name), (*args[:2], output))
         for leaf in tree_leaves(output):
             if isinstance(leaf, Tensor):
@@ -135,7 +140,7 @@ class Watch(TorchDispatchMode):
     def _count(self, name: str, args: tuple[Any, ...]) -> None:
         tensors = [leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor)]
         whole = max((tensor.nbytes for tensor in tensors), default=0)
-        # The step's weight and the gradient's norm are a few numbers, DDP's buffers come from rank 0.
+        # The step's weight, loss and squared norm are a few numbers.
         kind = "scalars" if name == "allreduce" and whole <= 64 else name
         self.calls[kind] += 1
         self.bytes[kind] += whole

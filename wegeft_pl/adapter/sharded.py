@@ -102,7 +102,11 @@ def from_local(part: Tensor, like: DTensor) -> DTensor:
         part.to(mesh.device_type), mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride()
     )
     # Weights that are offloaded live on the CPU while their mesh is one of GPUs.
-    return made.cpu() if device.type == "cpu" and mesh.device_type != "cpu" else made
+    if device.type == "cpu" and mesh.device_type != "cpu":
+        offloaded = made.cpu()
+        assert isinstance(offloaded, DTensor)
+        return offloaded
+    return made
 
 
 def sum_over_processes(tensor: Tensor) -> Tensor:

@@ -157,7 +157,7 @@ def read_rows(entry: TensorEntry, first: int, last: int) -> Tensor:
     rows = torch.empty(shape, dtype=entry.dtype)
     if rows.numel() == 0:
         return rows
-    memory = memoryview(rows.reshape(-1).view(torch.uint8).numpy())
+    memory = rows.reshape(-1).view(torch.uint8).numpy().data
     offset, done = entry.start + first * entry.row_bytes, 0
     handle = os.open(entry.file, os.O_RDONLY)
     try:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
+from wegeft_pl.adapter.owner import OWNER
+
 
 def blocks_of(model: nn.Module) -> dict[str, nn.Module]:
     """Finds a model's repeated blocks, the outermost ones.
@@ -24,7 +26,8 @@ def blocks_of(model: nn.Module) -> dict[str, nn.Module]:
     """
     found: dict[str, nn.Module] = {}
     for name, module in model.named_modules():
-        inside = any(name.startswith(f"{outer}.") for outer in found)
+        # A generator may hold blocks of its own; it belongs to the unit that owns it.
+        inside = any(name.startswith(f"{outer}.") for outer in found) or OWNER in name.split(".")
         if inside or not isinstance(module, (nn.ModuleList, nn.Sequential)):
             continue
         children = dict(module.named_children())

@@ -33,8 +33,8 @@ class WeGeFTFSDPStrategy(ModelParallelStrategy):
     the trained tensors, whole, the same whatever the number of processes: any strategy resumes from them.
 
     Args:
-        replicas: copies of the model, each spread over ``processes / replicas`` devices (hybrid sharding): with one copy
-            per node, weights never cross the slower network between nodes.
+        replicas: copies of the model, each spread over ``processes / replicas`` devices (hybrid sharding): with one
+            copy per node, weights never cross the slower network between nodes.
         cpu_offload: keep the shards in host memory; slower, for models that do not fit.
         reshard_after_forward: see :func:`wegeft_pl.distributed.shard`.
         gather_to_generate: hold all weights whole while answers are generated: far fewer collectives, where the whole

@@ -42,7 +42,9 @@ def attend(query_OR: Tensor, key_KR: Tensor, value_KR: Tensor, heads: int) -> Te
 
 
 class SelfAttention(nn.Module):
-    """Attention among all O tokens, quadratic in O: 4 R^2 + 4 R parameters.
+    """Attention among all O tokens, its time quadratic in O: 4 R^2 + 4 R parameters.
+
+    The bias of the keys shifts all logits of a query alike and so changes nothing; it is there as the paper has it.
 
     Args:
         channels: R.

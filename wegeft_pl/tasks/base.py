@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
@@ -77,7 +78,7 @@ class FineTuneTask(LightningModule):
         quantize: hold a Hugging Face base in 4 or 8 bits: ``"bnb-nf4"``, ``"bnb-fp4"``, ``"bnb-int8"`` (pip install
             bitsandbytes), ``"torchao-int8"``, or ``"torchao-int4"``, which scores but does not train (pip install
             torchao); None loads it as it is.
-        compile_blocks: compile every repeated block of the backbone with torch.compile: slow first steps, faster others.
+        compile_blocks: compile every repeated block of the backbone with torch.compile: slow first steps, fast others.
 
     Raises:
         ValueError: from ``configure_model``, where the backbone cannot be built or the adapter does not fit it.
@@ -166,7 +167,14 @@ class FineTuneTask(LightningModule):
             leave_out_of_ddp(self)
         # Before the strategy wraps the model: data parallelism would overwrite what differs, or hang.
         if self._trainer is not None and self._trainer.world_size > 1:
+            if self.sharding is None:
+                self._start_alike(self._trainer.strategy)
             check_agreement(self.facts_to_agree_on(), self._trainer.strategy.root_device)
+
+    def _start_alike(self, strategy: Strategy) -> None:
+        """Gives all processes the first one's start values: with a seed they are equal, without one they become so."""
+        for group in self.adapter.groups if self.adapter is not None else []:
+            group.generator.load_state_dict(strategy.broadcast(group.generator.state_dict()))
 
     def facts_to_agree_on(self) -> dict[str, Any]:
         """What must be the same on all processes before anything is computed: data, adapter, base and seed.
@@ -192,7 +200,7 @@ class FineTuneTask(LightningModule):
 
     @property
     def sharding(self) -> WeGeFTFSDPStrategy | None:
-        """The strategy that spreads the backbone over processes; None where each has all of it, or without a trainer."""
+        """The strategy that spreads the backbone over processes; None where each has all of it, or no trainer."""
         strategy = self._trainer.strategy if self._trainer is not None else None
         return strategy if isinstance(strategy, WeGeFTFSDPStrategy) else None
 
@@ -218,9 +226,7 @@ class FineTuneTask(LightningModule):
         config = read_description(self._adapter_folder)[0] if self._adapter_folder is not None else self.adapter_config
         if config is not None:
             self.adapter = inject(backbone, config)
-            # Every process drew its own start values; with a seed they are equal, without one they must become so.
-            for group in self.adapter.groups:
-                group.generator.load_state_dict(strategy.broadcast(group.generator.state_dict()))
+            self._start_alike(strategy)
         if self.compile_blocks:
             compile_blocks(backbone)
         strategy.shard(backbone)

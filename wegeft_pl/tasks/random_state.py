@@ -42,13 +42,13 @@ def restore(states: States, device: torch.device) -> None:
         device: the process's device.
     """
     python, numpy, gauss = states["python"].tolist(), states["numpy"].tolist(), states["gauss"].tolist()
-    torch.set_rng_state(states["torch"])
+    torch.set_rng_state(states["torch"].clone())  # a view into a larger tensor makes torch read elsewhere, and crash
     random.setstate((3, tuple(python[:-1]), gauss[0] if python[-1] else None))
     key = {"key": np.array(numpy[:-2], dtype=np.uint32), "pos": numpy[-2]}
     np.random.set_state({"bit_generator": "MT19937", "state": key, "has_gauss": numpy[-1], "gauss": gauss[1]})
     if device.type == "cuda":
         if "cuda" in states:
-            torch.cuda.set_rng_state(states["cuda"], device)
+            torch.cuda.set_rng_state(states["cuda"].clone(), device)
         else:
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(_seed(states, 0))
@@ -87,7 +87,7 @@ class RandomStates:
         if trainer.world_size == 1:
             return [own]
         gathered = {name: trainer.strategy.all_gather(tensor.to(device)).cpu() for name, tensor in own.items()}
-        return [{name: tensor[rank] for name, tensor in gathered.items()} for rank in range(trainer.world_size)]
+        return [{name: tensor[rank].clone() for name, tensor in gathered.items()} for rank in range(trainer.world_size)]
 
     def load(self, saved: list[States], trainer: Trainer) -> None:
         """Keeps this process's states for :meth:`begin`.
