@@ -146,7 +146,7 @@ MAY_SEND_OBJECTS = {
     "callbacks/checkpoint.py",
     "wegeft_pl/cli/share_folder.py",
     "wegeft_pl/distributed/strategy.py",
-    "wegeft_pl/tasks/base.py",
+    "wegeft_pl/tasks/sharded_build.py",
 }
 
 

@@ -19,10 +19,12 @@ from small_run import SmallData, injector, make_task
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.utils.data import DataLoader
 
 from wegeft_pl import AdapterConfig, inject
+from wegeft_pl.callbacks import WeGeFTInjector
 from wegeft_pl.distributed import WeGeFTFSDPStrategy, check_strategy, gathered, shard
-from wegeft_pl.tasks import CausalLMTask
+from wegeft_pl.tasks import CausalLMTask, FineTuneTask
 
 
 @pytest.fixture
@@ -88,6 +90,32 @@ def test_one_process_is_enough(tmp_path: Path, llama_folder: Path) -> None:
         trainer.fit(task, datamodule=SmallData())  # after an evaluation in the same process
         assert trainer.global_step == 1
         assert all(isinstance(p, torch.distributed.tensor.DTensor) for p in task.parameters())
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+class OwnBackbone(FineTuneTask):
+    """A research module that builds its backbone itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        blocks = [nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 4)) for _ in range(2)]
+        self.backbone = nn.Sequential(*blocks)
+
+    def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+        assert self.backbone is not None
+        return self.backbone(batch).square().mean()
+
+
+def test_a_backbone_that_a_module_built_itself_is_sharded(tmp_path: Path) -> None:
+    task = OwnBackbone()
+    trainer = make_trainer(tmp_path)
+    trainer.callbacks = [WeGeFTInjector(targets=["0.0", "0.2", "1.0", "1.2"], rank=2)]  # type: ignore[attr-defined]
+    try:
+        trainer.fit(task, DataLoader(torch.randn(8, 4), batch_size=4))
+        assert all(isinstance(p, torch.distributed.tensor.DTensor) for p in task.parameters())
+        assert task.adapter is not None
+        assert any(bool(t.any()) for name, t in task.adapter.whole_state_dict().items() if name.endswith("phi"))
     finally:
         torch.distributed.destroy_process_group()
 

@@ -15,14 +15,13 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from wegeft_pl.adapter import Adapter, AdapterConfig, adapter_of, inject, load_adapter
-from wegeft_pl.adapter.files import fill, read_description
+from wegeft_pl.adapter.sharded import is_sharded
 from wegeft_pl.distributed import (
     DescribesItself,
     EveryRankError,
@@ -31,8 +30,6 @@ from wegeft_pl.distributed import (
     adapter_facts,
     check_agreement,
     check_strategy,
-    load_own_rows,
-    match_weights,
 )
 from wegeft_pl.tasks import checkpoint as checkpoints
 from wegeft_pl.tasks.compiled import compile_blocks
@@ -41,6 +38,7 @@ from wegeft_pl.tasks.guard import StepGuard, StepRecord, stop_message
 from wegeft_pl.tasks.quantized import check_quantised_run, leave_out_of_ddp
 from wegeft_pl.tasks.random_state import RandomStates
 from wegeft_pl.tasks.schedule import Schedule
+from wegeft_pl.tasks.sharded_build import build_sharded, start_alike
 from wegeft_pl.tasks.window import WeightWindow
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -156,7 +154,7 @@ class FineTuneTask(LightningModule):
         """Builds the backbone and injects the adapter, once; Lightning calls it again for validate and test."""
         if self.backbone is None:
             if self.sharding is not None:
-                backbone = self._build_sharded(self.sharding)
+                backbone = build_sharded(self, self.sharding)
             else:
                 backbone = self.build_backbone()
                 self._attach(backbone)
@@ -165,16 +163,14 @@ class FineTuneTask(LightningModule):
             # from_pretrained returns eval mode and Lightning keeps it: dropout and checkpointing would stay off.
             self.backbone = backbone.train()
             leave_out_of_ddp(self)
+        elif self.sharding is not None and not is_sharded(self.backbone):
+            start_alike(self.adapter, self.sharding)
+            self.sharding.shard(self.backbone)  # one that a subclass built itself
         # Before the strategy wraps the model: data parallelism would overwrite what differs, or hang.
         if self._trainer is not None and self._trainer.world_size > 1:
             if self.sharding is None:
-                self._start_alike(self._trainer.strategy)
+                start_alike(self.adapter, self._trainer.strategy)
             check_agreement(self.facts_to_agree_on(), self._trainer.strategy.root_device)
-
-    def _start_alike(self, strategy: Strategy) -> None:
-        """Gives all processes the first one's start values: with a seed they are equal, without one they become so."""
-        for group in self.adapter.groups if self.adapter is not None else []:
-            group.generator.load_state_dict(strategy.broadcast(group.generator.state_dict()))
 
     def facts_to_agree_on(self) -> dict[str, Any]:
         """What must be the same on all processes before anything is computed: data, adapter, base and seed.
@@ -191,6 +187,11 @@ class FineTuneTask(LightningModule):
         if self.adapter is not None:
             facts["adapter"] = adapter_facts(self.adapter)
         return facts
+
+    @property
+    def adapter_folder(self) -> Path | None:
+        """The saved adapter that was asked for, or None."""
+        return self._adapter_folder
 
     def _attach(self, backbone: nn.Module) -> None:
         if self._adapter_folder is not None:
@@ -211,33 +212,6 @@ class FineTuneTask(LightningModule):
             backbone: on the meta device.
         """
         return None
-
-    def _build_sharded(self, strategy: WeGeFTFSDPStrategy) -> nn.Module:
-        """Builds on the meta device, injects, shards, and only then gives each process its own rows."""
-        backbone = self.build_backbone(meta=True)
-        source = self.weight_source(backbone)
-        entries = None if source is None else match_weights(backbone, source.files, source.prefix)
-        if entries is None:
-            rank_zero_warn(
-                f"the weights of {self.backbone_name} cannot be read row by row (no safetensors files, or other names "
-                "in them), so every process loads the whole base before it keeps its part"
-            )
-            backbone = self.build_backbone()
-        config = read_description(self._adapter_folder)[0] if self._adapter_folder is not None else self.adapter_config
-        if config is not None:
-            self.adapter = inject(backbone, config)
-            self._start_alike(strategy)
-        if self.compile_blocks:
-            compile_blocks(backbone)
-        strategy.shard(backbone)
-        if source is not None and entries is not None:
-            load_own_rows(backbone, entries, strategy.root_device)
-            source.finish(backbone, strategy.root_device)
-        if self.adapter is not None:
-            assert self.adapter.fingerprint  # taken while all processes are here: it is a collective
-            if self._adapter_folder is not None:
-                fill(self.adapter, self._adapter_folder)
-        return backbone
 
     def setup(self, stage: str) -> None:
         """Refuses strategies and precisions under which adapters do not learn, and wakes a backbone in eval mode.

@@ -15,6 +15,8 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Shard
 
+from wegeft_pl.adapter.sharded import sum_over_processes
+
 
 @dataclass(frozen=True)
 class StepFacts:
@@ -67,8 +69,8 @@ class WeightWindow:
         device = trainer.strategy.root_device
         nothing = torch.zeros(3, device=device, dtype=_precise(device))
         sums = nothing if self._sums is None else self._sums.to(device)
-        total = trainer.strategy.reduce(torch.cat([sums, _shards_square(gradients, sums)]), reduce_op="sum")
-        assert isinstance(total, Tensor)
+        # Not the strategy's own reduction, which waits at a barrier first.
+        total = sum_over_processes(torch.cat([sums, _shards_square(gradients, sums)]))
         own = torch.nn.utils.get_total_norm(plain).to(sums).square().reshape(1)
         weight, loss_sum, broken, sharded_square, plain_square = torch.cat([total, own]).tolist()
         norm = math.sqrt(sharded_square + plain_square)
@@ -85,9 +87,7 @@ class WeightWindow:
         counts = torch.zeros(trainer.world_size, device=trainer.strategy.root_device)
         if self._sums is not None:
             counts[trainer.global_rank] = self._sums[2]
-        total = trainer.strategy.reduce(counts, reduce_op="sum")
-        assert isinstance(total, Tensor)
-        return [rank for rank, count in enumerate(total.tolist()) if count]
+        return [rank for rank, count in enumerate(sum_over_processes(counts).tolist()) if count]
 
     def normalise(self, gradients: Sequence[Tensor], facts: StepFacts) -> None:
         """Turns gradients of sums into the gradient of the mean over the step's whole weight, then starts anew.
