@@ -21,12 +21,12 @@ from wegeft_pl.adapter.layout import bias_of
 from wegeft_pl.adapter.report import LayerReport
 from wegeft_pl.adapter.sites import Site, evaluate
 
-#: Numbers in a chunk: 1 MiB of float32. Smaller ones pay for calls, larger ones leave the cache.
-CHUNK = 2**18
+#: Numbers in a chunk: 512 KiB of float32. Smaller ones pay for calls, larger ones leave the cache.
+CHUNK = 2**17
 #: The same for GPUs, where a call costs more and there is no such cache.
 GPU_CHUNK = 2**22
 #: Bytes that are read or written at a time.
-BLOCK = 2**21
+BLOCK = 2**20
 
 
 class RowChange(ABC):
@@ -187,6 +187,13 @@ class Scratch(threading.local):
 
     def __init__(self) -> None:
         self._memory = torch.empty(0)
+        self._bytes: dict[str, Tensor] = {}
+
+    def bytes(self, use: str, size: int) -> Tensor:
+        """At least ``size`` bytes of host memory, uint8, the same again for the same use."""
+        if use not in self._bytes or self._bytes[use].numel() < size:
+            self._bytes[use] = torch.empty(size, dtype=torch.uint8)
+        return self._bytes[use]
 
     def like(self, rows: Tensor, dtype: torch.dtype) -> list[Tensor]:
         """Three contiguous tensors of a chunk's shape, with whatever is in them."""
@@ -197,7 +204,7 @@ class Scratch(threading.local):
 
 
 def merge_rows(
-    change: RowChange, first: int, rows: Tensor, dtype: torch.dtype, scratch: Scratch
+    change: RowChange, first: int, rows: Tensor, dtype: torch.dtype, scratch: Scratch, memory: Tensor | None = None
 ) -> tuple[Tensor, RowSums]:
     """Merges rows.
 
@@ -206,13 +213,17 @@ def merge_rows(
         first: index of the first row in the whole weight.
         rows: (n, ...) as stored.
         dtype: of the merged rows; the arithmetic is in float32, or in float64 for float64.
-        scratch: memory.
+        scratch: memory for the arithmetic.
+        memory: uint8, large enough, for the merged rows; None takes fresh memory.
 
     Returns:
-        The merged rows, in memory of their own, and their sums.
+        The merged rows and their sums.
     """
     sums, exact = RowSums(), torch.promote_types(dtype, torch.float32)
-    merged = torch.empty(rows.shape, dtype=dtype, device=rows.device)
+    if memory is None:
+        merged = torch.empty(rows.shape, dtype=dtype, device=rows.device)
+    else:
+        merged = memory[: rows.numel() * dtype.itemsize].view(dtype).view(rows.shape)
     for chunk in chunks(rows):
         old, wanted, total = scratch.like(rows[chunk], exact)
         change.put(first + chunk.start, old.copy_(rows[chunk]), wanted)

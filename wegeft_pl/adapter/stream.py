@@ -116,12 +116,16 @@ class StreamedMerge:
     def _becomes(self, entry: TensorEntry) -> torch.dtype:
         return self._dtype if self._dtype is not None and entry.dtype in MERGEABLE else entry.dtype
 
+    def _read(self, entry: TensorEntry, span: tuple[int, int]) -> Tensor:
+        size = (span[1] - span[0]) * entry.row_bytes
+        return read_rows(entry, *span, self._scratch.bytes("read", size))
+
     def _copy(self, entry: TensorEntry, writer: TensorWriter, workers: Workers) -> None:
         dtype = self._becomes(entry)
 
         def copy(span: tuple[int, int]) -> None:
             with torch.no_grad():
-                writer.write_rows(entry.name, span[0], read_rows(entry, *span).to(dtype))
+                writer.write_rows(entry.name, span[0], self._read(entry, span).to(dtype))
 
         for _ in workers.run(copy, _spans(entry)):
             pass
@@ -139,11 +143,13 @@ class StreamedMerge:
         def share(span: tuple[int, int]) -> Tensor:
             assert isinstance(change, Across)
             with torch.no_grad():
-                return change.share(span[0], read_rows(entry, *span))
+                return change.share(span[0], self._read(entry, span))
 
         def merge(span: tuple[int, int]) -> RowSums:
             with torch.no_grad():
-                merged, sums = merge_rows(change, span[0], read_rows(entry, *span), dtype, self._scratch)
+                rows = self._read(entry, span)
+                memory = self._scratch.bytes("merged", rows.numel() * dtype.itemsize)
+                merged, sums = merge_rows(change, span[0], rows, dtype, self._scratch, memory)
             writer.write_rows(entry.name, span[0], merged)
             return sums
 
@@ -158,7 +164,7 @@ class StreamedMerge:
     ) -> None:
         def replace(span: tuple[int, int]) -> RowSums:
             with torch.no_grad():
-                base, trained = read_rows(entry, *span), read_rows(value, *span)
+                base, trained = self._read(entry, span), read_rows(value, *span)
                 rounded, sums = replace_rows(base, trained, self._becomes(entry), self._scratch)
             writer.write_rows(entry.name, span[0], rounded)
             return sums

@@ -139,13 +139,14 @@ def read_header(file: Path) -> list[TensorEntry]:
     return sorted(entries, key=lambda entry: entry.start)
 
 
-def read_rows(entry: TensorEntry, first: int, last: int) -> Tensor:
+def read_rows(entry: TensorEntry, first: int, last: int, memory: Tensor | None = None) -> Tensor:
     """Reads rows ``first`` to ``last - 1`` of a tensor, in its stored dtype, and nothing else of the file.
 
     Args:
         entry: the tensor; one without axes counts as one row.
         first: index along the first axis.
         last: the index behind the last row; ``first == last`` gives an empty tensor.
+        memory: uint8, large enough, to read into; None takes fresh memory.
 
     Returns:
         A CPU tensor (last - first, ...), of shape () for a tensor without axes.
@@ -154,15 +155,16 @@ def read_rows(entry: TensorEntry, first: int, last: int) -> Tensor:
         ValueError: the file has become shorter since its header was read.
     """
     shape = (last - first, *entry.shape[1:]) if entry.shape else ()
-    rows = torch.empty(shape, dtype=entry.dtype)
+    size = math.prod(shape) * entry.dtype.itemsize
+    rows = torch.empty(shape, dtype=entry.dtype) if memory is None else memory[:size].view(entry.dtype).view(shape)
     if rows.numel() == 0:
         return rows
-    memory = rows.reshape(-1).view(torch.uint8).numpy().data
+    target = rows.reshape(-1).view(torch.uint8).numpy().data
     offset, done = entry.start + first * entry.row_bytes, 0
     handle = os.open(entry.file, os.O_RDONLY)
     try:
-        while done < len(memory):  # one call reads at most 2 GiB
-            count = os.preadv(handle, [memory[done:]], offset + done)
+        while done < len(target):  # one call reads at most 2 GiB
+            count = os.preadv(handle, [target[done:]], offset + done)
             if count == 0:
                 raise ValueError(f"{entry.file} became shorter while {entry.name} was read; copy it again")
             done += count
