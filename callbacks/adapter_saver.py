@@ -54,7 +54,9 @@ class AdapterSaver(ReportingCallback):
         if is_trial(trainer) or trainer.global_step == self._saved_step:
             return
         adapter, folder = adapter_in(self, pl_module), run_folder(trainer) / FOLDER
-        if trainer.is_global_zero or is_sharded(trainer):  # sharded, all ranks give their parts and the first one writes
+        if trainer.is_global_zero or is_sharded(
+            trainer
+        ):  # sharded, all ranks give their parts and the first one writes
             adapter.save(folder, overwrite=True, base_name=task_of(self, pl_module).backbone_name)
         trainer.strategy.barrier("adapter saved")
         self._path, self._saved_step = str(folder), trainer.global_step

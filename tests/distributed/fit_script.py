@@ -1,7 +1,7 @@
 """Run by the tests of this folder, one process per rank: short fits, each one's results written as JSON.
 
-python fit_script.py SETTINGS.json  with a list of objects that have the keys of :class:`Settings`. All of a list have the
-same number of processes, which are connected once.
+python fit_script.py SETTINGS.json  with a list of objects that have the keys of :class:`Settings`. All of a list have
+the same number of processes, which are connected once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from torch.optim import AdamW, Optimizer
 
-from wegeft_pl import AdapterConfig
 from wegeft_pl.adapter.sharded import whole
 from wegeft_pl.callbacks import AdapterCheckpoint, AdapterSaver, SpectralCap, WeGeFTInjector
 from wegeft_pl.data import GSM8KDataModule

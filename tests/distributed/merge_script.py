@@ -1,7 +1,7 @@
 """Run by test_merge.py, one process per rank: models merged shard by shard, beside what merging in memory gives.
 
-python merge_script.py CASES.json RENDEZVOUS_FILE  with RANK and WORLD_SIZE set, and a list of objects that have the keys of
-:class:`Case`.
+python merge_script.py CASES.json RENDEZVOUS_FILE  with RANK and WORLD_SIZE set, and a list of objects with the keys
+of :class:`Case`.
 """
 
 from __future__ import annotations

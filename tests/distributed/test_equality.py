@@ -54,3 +54,13 @@ def test_two_processes_equal_one(fits: Fits) -> None:
                 assert other["test"] == pytest.approx(alone["test"], rel=1e-6), name
         assert not ddp[f"ddp_{name}"]["sharded"]
         assert len(fsdp[f"fsdp_{name}"]["sharded"]) == len([n for n in alone["names"] if "inv_freq" not in n])
+
+
+@pytest.mark.slow
+def test_compiled_blocks_equal_plain_ones(fits: Fits) -> None:
+    plain = fits(1, {"plain": {"adapter": {"sharing": "layer"}}})["plain"]
+    compiled = {"adapter": {"sharing": "layer"}, "task": {"compile_blocks": True}, "test": False, "batch_size": 2}
+    sharded = fits(2, {"fsdp": compiled | {"strategy": "wegeft_fsdp"}})["fsdp"]
+    for what in ("gradients", "parameters"):
+        assert worst(plain[what], sharded[what]) < TOLERANCE
+    assert sharded["names"] == plain["names"]

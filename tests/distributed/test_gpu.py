@@ -9,9 +9,12 @@ import pytest
 import torch
 from lightning.pytorch import Trainer, seed_everything
 from small_run import SmallData, injector, make_task
+from torch.distributed.device_mesh import init_device_mesh
 
 from wegeft_pl.adapter.sharded import local
-from wegeft_pl.distributed import WeGeFTFSDPStrategy
+from wegeft_pl.adapter.weight_files import WeightFiles
+from wegeft_pl.backbones import huggingface
+from wegeft_pl.distributed import WeGeFTFSDPStrategy, load_own_rows, match_weights, shard
 
 pytestmark = [
     pytest.mark.gpu,
@@ -66,3 +69,23 @@ def test_offloaded_shards_stay_in_host_memory(llama_folder: Path, tmp_path: Path
     assert kinds == {"cpu"}
     for name, tensor in wanted.items():
         assert torch.allclose(found[name], tensor, rtol=1e-4, atol=1e-5), name
+
+
+def test_offloaded_shards_pass_the_gpu_one_by_one(llama: torch.nn.Module, llama_folder: Path, tmp_path: Path) -> None:
+    """A base that does not fit the device must not lie there whole while it is read."""
+    model = huggingface.load(str(llama_folder), causal_lm=True, meta=True)
+    entries = match_weights(model, WeightFiles(llama_folder))
+    assert entries is not None
+    torch.distributed.init_process_group(
+        "cpu:gloo,cuda:nccl", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1
+    )
+    try:
+        shard(model, init_device_mesh("cuda", (1,)), cpu_offload=True)
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        load_own_rows(model, entries, torch.device("cuda", torch.cuda.current_device()), offloaded=True)
+        peak = torch.cuda.max_memory_allocated() - before
+    finally:
+        torch.distributed.destroy_process_group()
+    assert {local(parameter).device.type for parameter in model.parameters()} == {"cpu"}
+    assert peak < sum(parameter.nbytes for parameter in llama.parameters()) / 2

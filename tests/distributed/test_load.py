@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModel, AutoModelForCausalLM, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
 from wegeft_pl import AdapterConfig, inject
 from wegeft_pl.adapter.weight_files import WeightFiles
@@ -72,6 +80,22 @@ def test_computed_buffers_follow_the_config(tmp_path: Path, scaling: dict[str, o
     model = LlamaForCausalLM(config).eval()
     model.save_pretrained(tmp_path)
     assert same_output(load(tmp_path), model)
+
+
+def test_weights_beside_a_computed_buffer_stay(tmp_path: Path) -> None:
+    """The embedding of a Gemma has a scale that is in no file; the library's way to fill it draws the weight anew."""
+    torch.manual_seed(0)
+    config = Gemma2Config(
+        hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
+        head_dim=8, vocab_size=47, max_position_embeddings=64,
+    )  # fmt: skip
+    model = Gemma2ForCausalLM(config).eval()
+    model.save_pretrained(tmp_path)
+    found = load(tmp_path)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(found.state_dict()[name], tensor), name
+    assert found.lm_head.weight is found.model.embed_tokens.weight
+    assert same_output(found, model)
 
 
 def test_an_adapter_that_is_in_place_keeps_its_values(llama_folder: Path) -> None:

@@ -21,9 +21,11 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.utils.data import DataLoader
 
-from wegeft_pl import AdapterConfig, inject
+from wegeft_pl import AdapterConfig, inject, merge
+from wegeft_pl.adapter.files import load_state
+from wegeft_pl.adapter.weight_files import WeightFiles
 from wegeft_pl.callbacks import WeGeFTInjector
-from wegeft_pl.distributed import WeGeFTFSDPStrategy, check_strategy, gathered, shard
+from wegeft_pl.distributed import WeGeFTFSDPStrategy, check_strategy, gathered, match_weights, merge_sharded, shard
 from wegeft_pl.tasks import CausalLMTask, FineTuneTask
 
 
@@ -139,6 +141,67 @@ def test_what_is_trained_outside_the_backbone_is_refused(tmp_path: Path, llama_f
 def test_a_backbone_without_blocks_is_refused(one_process: Any) -> None:
     with pytest.raises(ValueError, match=r"Linear has no repeated blocks to shard.*ddp"):
         shard(nn.Linear(2, 2), one_process)
+
+
+def test_shards_on_the_host_need_no_gpu(llama: nn.Module, one_process: Any) -> None:
+    ids = torch.arange(5, 15)[None]
+    with torch.no_grad():
+        wanted = llama(input_ids=ids).logits
+        shard(llama, one_process, cpu_offload=True)
+        assert torch.equal(llama(input_ids=ids).logits, wanted)
+
+
+def test_with_offloaded_shards_the_module_is_still_on_its_device(
+    tmp_path: Path, llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batches, metrics and random states go where ``task.device`` says."""
+    strategy = WeGeFTFSDPStrategy(cpu_offload=True)
+    task = make_task(llama_folder)
+    strategy.connect(task)
+    monkeypatch.setattr(WeGeFTFSDPStrategy, "root_device", torch.device("meta"))
+    strategy.model_to_device()
+    assert task.device == torch.device("meta")
+
+
+def test_saved_values_go_into_an_adapter_whose_model_has_just_computed(llama: nn.Module, one_process: Any) -> None:
+    """The root's weights are whole then, in memory that is given back: written to, it ended the process."""
+    adapter = inject(llama, AdapterConfig(["q_proj"], rank=2, also_train=["norm"]))
+    shard(llama, one_process)
+    values = {name: torch.randn_like(tensor) for name, tensor in adapter.whole_state_dict().items()}
+    with torch.no_grad():
+        llama(input_ids=torch.arange(5, 15)[None])
+    named = adapter.state_dict()
+    assert not any(isinstance(named[name], torch.distributed.tensor.DTensor) for name in values)
+    load_state(adapter, values, "values")
+    found = adapter.whole_state_dict()
+    assert all(torch.equal(found[name], value) for name, value in values.items())
+
+
+def test_what_needs_whole_weights_is_refused(llama: nn.Module, one_process: Any, tmp_path: Path) -> None:
+    adapter = inject(llama, AdapterConfig(["q_proj"], rank=2, also_train=["norm"]))
+    shard(llama, one_process)
+    with pytest.raises(ValueError, match=r"this model is sharded; use wegeft_pl\.distributed\.merge_sharded"):
+        merge(llama, adapter)
+    with pytest.raises(ValueError, match="is sharded; save the adapter, then run python -m wegeft_pl export"):
+        adapter.export_lora(tmp_path / "lora")
+    adapter.trained.originals.clear()  # as if it had been injected on the meta device
+    with pytest.raises(ValueError, match=r"base's model\.norm\.weight was read after .*load the base anew"):
+        adapter.remove()
+    assert adapter.state == "attached"
+
+
+def test_a_base_that_can_no_longer_be_read_is_said_on_all_processes(
+    llama: nn.Module, llama_folder: Path, one_process: Any, tmp_path: Path
+) -> None:
+    adapter = inject(llama, AdapterConfig(["q_proj"], rank=2, also_train=["norm"]))
+    shard(llama, one_process)
+    entries = match_weights(llama, WeightFiles(llama_folder))
+    assert entries is not None
+    with open(entries["model.norm.weight"].file, "r+b") as file:
+        file.truncate(entries["model.norm.weight"].start)
+    with pytest.raises(OSError, match=r"process 0 of 1: ValueError: .* became shorter while model\.norm\.weight was"):
+        merge_sharded(adapter, tmp_path / "merged", lambda folder, report: None, base=entries)
+    assert not (tmp_path / "merged").exists()
 
 
 def test_a_quantised_parameter_is_refused(llama: nn.Module, one_process: Any) -> None:

@@ -98,6 +98,17 @@ def test_a_process_that_there_was_not_gets_derived_ones() -> None:
     assert draw() == drawn
 
 
+def test_derived_states_are_of_the_same_generators() -> None:
+    """They are gathered by name: a process with one generator less would leave the others waiting."""
+    saved = capture(CPU) | {"cuda": torch.zeros(16, dtype=torch.uint8)}
+    derived = derive(saved, 1)
+    assert {name: (tensor.shape, tensor.dtype) for name, tensor in derived.items()} == {
+        name: (tensor.shape, tensor.dtype) for name, tensor in saved.items()
+    }
+    assert not torch.equal(derived["cuda"], derive(saved, 2)["cuda"])
+    assert "cuda" not in derive(capture(CPU), 1)
+
+
 def test_what_validation_draws_is_not_drawn_in_training() -> None:
     states = RandomStates()
     before = capture(CPU)

@@ -67,7 +67,7 @@ class Adapter:
         return state
 
     def whole_state_dict(self) -> dict[str, Tensor]:
-        """The adapter's tensors gathered on the CPU; a collective where the backbone is sharded: every rank calls it."""
+        """The adapter's tensors, whole, on the CPU; a collective where the backbone is sharded: every rank calls it."""
         reshard(self.model)
         return {name: whole(tensor).cpu() for name, tensor in self.state_dict().items()}
 
@@ -129,10 +129,17 @@ class Adapter:
         """Removes the adapter: the backbone computes, and names its parameters, as before the injection.
 
         Raises:
-            ValueError: the adapter is merged into the weights; unmerge it first.
+            ValueError: the adapter is merged into the weights, or the base's values of what was trained in full were
+                never here, as in sharded training.
         """
         if self.state == "merged":
             raise ValueError("this adapter is merged into the weights; call unmerge(model, adapter) before remove()")
+        lost = self.trained.cannot_restore()
+        if lost:
+            raise ValueError(
+                f"the base's {lost[0]} was read after the adapter was injected and has been trained since, so that it "
+                "cannot be given back; load the base anew"
+            )
         self.detach()
         self.trained.restore()
 

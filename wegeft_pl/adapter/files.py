@@ -171,6 +171,7 @@ def load_state(adapter: Adapter, tensors: Mapping[str, Tensor], what: str) -> No
     Raises:
         ValueError: a tensor is missing, unknown, of another shape, or not finite.
     """
+    reshard(adapter.model)  # first: what an evaluation left whole is memory that this frees
     own = adapter.state_dict()
     missing = [name for name in own if name not in tensors]
     unknown = [name for name in tensors if name not in own]
@@ -181,7 +182,6 @@ def load_state(adapter: Adapter, tensors: Mapping[str, Tensor], what: str) -> No
         if tensor.shape != own[name].shape:
             raise ValueError(f"{what}: {name} has shape {tuple(tensor.shape)}, expected {tuple(own[name].shape)}")
     check_finite(tensors, what)
-    reshard(adapter.model)
     with torch.no_grad():
         for name, tensor in tensors.items():
             own[name].copy_(shard_like(tensor, own[name]))

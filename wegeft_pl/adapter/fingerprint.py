@@ -161,7 +161,7 @@ def _quantisable(model: nn.Module, name: str) -> bool:
 
 
 def _own_sample(tensor: Tensor) -> Tensor:
-    """The sampled bits of the rows that are here; elements of other processes' rows are marked (see :func:`_joined`)."""
+    """The sampled bits of the rows that are here; other processes' elements are marked (see :func:`_joined`)."""
     index, flat = sample_indices(tensor.numel()), local(tensor).reshape(-1)
     rows = rows_of(tensor)
     row = tensor.numel() // max(1, tensor.shape[0]) if tensor.ndim else 1

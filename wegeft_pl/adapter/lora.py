@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from wegeft_pl.adapter.adapter import Adapter
 from wegeft_pl.adapter.owner import OWNER
+from wegeft_pl.adapter.sharded import is_sharded
 from wegeft_pl.adapter.sites import Site
 from wegeft_pl.adapter.storage import claim_directory, write_json, write_tensors
 from wegeft_pl.version import __version__
@@ -42,11 +43,17 @@ def export_lora(
 
     Raises:
         FileExistsError: the folder already holds an export.
-        ValueError: the adapter is not attached, a tied tensor is trained in full, or a layer's change is no LoRA in
-            PEFT's sense: an input-side change of a convolution larger than 1x1, or of a grouped convolution.
+        ValueError: the adapter is not attached, its backbone is sharded, a tied tensor is trained in full, or a layer's
+            change is no LoRA in PEFT's sense: an input-side change of a convolution larger than 1x1, or of a grouped
+            convolution.
     """
     if adapter.state != "attached":
         raise ValueError(f"the adapter must be attached to its base to be exported, but it is {adapter.state}")
+    if is_sharded(adapter.model):
+        raise ValueError(
+            "export_lora needs whole weights and this model is sharded; save the adapter, then run python -m wegeft_pl "
+            "export"
+        )
     for name, _ in adapter.trained.named_parameters():
         users = list(adapter.trained.users(name))
         if len(users) > 1:

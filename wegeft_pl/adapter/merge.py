@@ -27,6 +27,7 @@ from wegeft_pl.adapter.merge_rows import (
     weight_change,
 )
 from wegeft_pl.adapter.report import LayerReport, MergeReport
+from wegeft_pl.adapter.sharded import is_sharded
 from wegeft_pl.adapter.sites import Site
 
 
@@ -54,10 +55,13 @@ def merge(
         The report: per layer what changed and what rounding lost, and the probe's largest difference.
 
     Raises:
-        ValueError: the adapter is not attached to this model, or a weight is quantised or tied to another module's.
+        ValueError: the adapter is not attached to this model, the model is sharded, or a weight is quantised or tied to
+            another module's.
     """
     if adapter.model is not model:
         raise ValueError("this adapter belongs to another model; pass the model it was injected into")
+    if is_sharded(model):
+        raise ValueError("merge needs whole weights and this model is sharded; use wegeft_pl.distributed.merge_sharded")
     if adapter.state != "attached":
         raise ValueError(f"the adapter must be attached to be merged, but it is {adapter.state}")
     check_mergeable(adapter)

@@ -83,6 +83,11 @@ class TrainedInFull:
         for name, parameter in self.named_parameters():
             parameter.data = parameter.data.to(self.surroundings[name])
 
+    def cannot_restore(self) -> list[str]:
+        """Names of parameters with values whose values in the base are not known."""
+        named = self.named_parameters()
+        return [name for name, parameter in named if name not in self.originals and not parameter.is_meta]
+
     def restore(self) -> None:
         """Makes the parameters part of the frozen base again, with the base's values."""
         for name, parameter in self.named_parameters():

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from wegeft_pl.backbones.names import resolve
-
 
 #: What is downloaded of a model: safetensors, configs, and whatever form a tokenizer has.
 _WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.tiktoken"]
@@ -57,13 +59,33 @@ def finish_on_device(model: nn.Module, device: torch.device, folder: Path) -> No
             # Not persistent, so in no file (rotary frequencies): the library computes it from the config.
             persistent = name not in module._non_persistent_buffers_set
             module.register_buffer(name, torch.full_like(buffer, float("nan"), device=device), persistent)
-        with torch.no_grad():
+        with torch.no_grad(), _out_of_reach(module, set(empty)):
             model._init_weights(module)  # the library's own way to fill such buffers; it has no public one
     left = [name for name, tensor in (*model.named_parameters(), *model.named_buffers()) if not _has_values(tensor)]
     if left:
         raise ValueError(f"the files of {folder} do not give {left[0]} ({len(left)} tensors without values)")
     if (folder / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(folder)
+
+
+@contextmanager
+def _out_of_reach(module: nn.Module, wanted: set[str]) -> Iterator[None]:
+    """Puts stand-ins in the place of a module's own tensors but the wanted ones: what they hold would be drawn anew.
+
+    The embedding of a Gemma has a computed buffer beside its weight.
+    """
+    tables: list[dict[str, Any]] = [module._parameters, module._buffers]
+    kept = [{name: tensor for name, tensor in table.items() if name not in wanted} for table in tables]
+    for table, own in zip(tables, kept, strict=True):
+        for name, tensor in own.items():
+            if tensor is not None:
+                stand_in = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+                table[name] = nn.Parameter(stand_in, False) if isinstance(tensor, nn.Parameter) else stand_in
+    try:
+        yield
+    finally:
+        for table, own in zip(tables, kept, strict=True):
+            table.update(own)
 
 
 def _has_values(tensor: torch.Tensor) -> bool:

@@ -30,7 +30,7 @@ def blocks_of(model: nn.Module) -> dict[str, nn.Module]:
         inside = any(name.startswith(f"{outer}.") for outer in found) or OWNER in name.split(".")
         if inside or not isinstance(module, (nn.ModuleList, nn.Sequential)):
             continue
-        children = dict(module.named_children())
+        children = {key: child for key, child in module.named_children() if key != OWNER}
         if len({type(child) for child in children.values()}) == 1 and all(map(_is_block, children.values())):
             found |= {f"{name}.{key}" if name else key: child for key, child in children.items()}
     return found

@@ -29,13 +29,16 @@ class WeightSource:
     finish: Callable[[nn.Module, torch.device], None]
 
 
-def load_own_rows(model: nn.Module, entries: Mapping[str, TensorEntry], device: torch.device) -> None:
+def load_own_rows(
+    model: nn.Module, entries: Mapping[str, TensorEntry], device: torch.device, offloaded: bool = False
+) -> None:
     """Gives every parameter and saved buffer on the meta device its values; the other tensors are left as they are.
 
     Args:
         model: sharded, or not at all; an adapter may be in place.
         entries: for each such name; see :func:`match_weights`.
         device: where tensors that are not sharded go.
+        offloaded: shards stay in host memory; on the meta device nothing else says so.
 
     Raises:
         ValueError: a file has become shorter meanwhile.
@@ -46,14 +49,17 @@ def load_own_rows(model: nn.Module, entries: Mapping[str, TensorEntry], device: 
         if OWNER in name.split(".") or not tensor.is_meta:
             continue
         if id(tensor) not in made:
-            value = _read(entries[name], tensor, device)
+            value = _read(entries[name], tensor, device, offloaded)
             is_parameter = isinstance(tensor, nn.Parameter)
             made[id(tensor)] = nn.Parameter(value, tensor.requires_grad) if is_parameter else value
         values[name] = made[id(tensor)]
     model.load_state_dict(values, strict=False, assign=True)
 
 
-def _read(entry: TensorEntry, tensor: Tensor, device: torch.device) -> Tensor:
+def _read(entry: TensorEntry, tensor: Tensor, device: torch.device, offloaded: bool) -> Tensor:
     rows = rows_of(tensor)
     part = read_rows(entry, rows.first, rows.last).to(tensor.dtype)
-    return from_local(part, tensor) if isinstance(tensor, DTensor) else part.to(device)
+    if not isinstance(tensor, DTensor):
+        return part.to(device)
+    made = from_local(part, tensor)
+    return made.cpu() if offloaded else made  # one by one: all together they may not fit the device

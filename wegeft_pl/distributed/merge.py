@@ -183,11 +183,12 @@ class _Merging:
 
     def _replace(self, name: str, errors: SharedErrors) -> RowSums:
         (part, first), sums = self._mine(name), RowSums()
-        for block in blocks_of(part):
-            base = self._base_rows(name, first + block.start, first + block.stop).to(part.device)
-            rounded, own = replace_rows(base, part[block], self.specs[name][0], self._scratch)
-            sums.include(own)
-            self._place(name, first + block.start, rounded, errors)
+        with errors.caught():  # the base's files may be gone or cut by now
+            for block in blocks_of(part):
+                base = self._base_rows(name, first + block.start, first + block.stop).to(part.device)
+                rounded, own = replace_rows(base, part[block], self.specs[name][0], self._scratch)
+                sums.include(own)
+                self._place(name, first + block.start, rounded, errors)
         return sums
 
     def _mine(self, name: str) -> tuple[Tensor, int]:

@@ -46,7 +46,8 @@ def shard(
                 f"wegeft_fsdp cannot shard the quantised {name} ({scheme}); use --trainer.strategy ddp, or a "
                 "base that is not quantised"
             )
-    policy = CPUOffloadPolicy() if cpu_offload else OffloadPolicy()
+    # Pinning is for copies to a GPU, and where there is none it fails.
+    policy = CPUOffloadPolicy(pin_memory=mesh.device_type != "cpu") if cpu_offload else OffloadPolicy()
     for block in blocks.values():
         fully_shard(block, mesh=mesh, reshard_after_forward=reshard_after_forward, offload_policy=policy)
     fully_shard(backbone, mesh=mesh, offload_policy=policy)

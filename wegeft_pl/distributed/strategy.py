@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.utilities.device_dtype_mixin import _update_properties
 from lightning.pytorch import Trainer
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy, StrategyRegistry
@@ -123,6 +124,8 @@ class WeGeFTFSDPStrategy(ModelParallelStrategy):
         assert self.model is not None
         for buffer in self.model.buffers():
             buffer.data = buffer.data.to(self.root_device)
+        # What module.to() would do: batches, metrics and random states follow the module's device.
+        _update_properties(self.model, device=self.root_device)
 
     @contextmanager
     def block_backward_sync(self) -> Iterator[None]:

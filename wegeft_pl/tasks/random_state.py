@@ -62,11 +62,14 @@ def derive(states: States, number: int) -> States:
         number: the new process's rank.
     """
     seed = _seed(states, number)
-    return _as_tensors(
+    derived = _as_tensors(
         torch.Generator().manual_seed(seed).get_state(),
         random.Random(seed).getstate(),
         np.random.RandomState(seed % 2**32).get_state(legacy=False),
     )
+    if "cuda" in states:  # states are gathered by name, so that all processes need the same ones
+        derived["cuda"] = torch.tensor([seed, 0], dtype=torch.int64).view(torch.uint8)  # seed and offset
+    return derived
 
 
 class RandomStates:

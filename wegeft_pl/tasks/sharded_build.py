@@ -70,7 +70,7 @@ def build_sharded(task: Buildable, strategy: WeGeFTFSDPStrategy) -> nn.Module:
         compile_blocks(backbone)
     strategy.shard(backbone)
     if source is not None and entries is not None:
-        load_own_rows(backbone, entries, strategy.root_device)
+        load_own_rows(backbone, entries, strategy.root_device, strategy.cpu_offload)
         source.finish(backbone, strategy.root_device)
     if task.adapter is not None:
         assert task.adapter.fingerprint  # taken while all processes are here: it is a collective
