@@ -108,11 +108,7 @@ class AdapterCheckpoint(ModelCheckpoint, ReportingCallback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lets a resumed run begin where its checkpoint was written; see :func:`go_on`."""
         super().on_train_start(trainer, pl_module)
-        resumed, self._resumed = self._resumed, None
-        from_last = trainer.ckpt_path is not None and Path(trainer.ckpt_path) == self._folder / "last.ckpt"
-        # An older checkpoint that someone goes back to knows nothing of the newer ones, which may be wanted.
-        if resumed is not None and from_last and trainer.is_global_zero and resumed["dirpath"] == str(self.dirpath):
-            remove_forgotten(self._folder, self.state_key, resumed)
+        self._tidy(trainer)
         go_on(trainer)
 
     def on_train_batch_end(
@@ -169,6 +165,7 @@ class AdapterCheckpoint(ModelCheckpoint, ReportingCallback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves where nothing was saved yet; Lightning would do so in a ``fast_dev_run`` too."""
+        self._tidy(trainer)  # a run killed behind its last step comes here without a start of training
         if not is_trial(trainer) and trainer.ckpt_path is None:
             super().on_train_end(trainer, pl_module)
 
@@ -223,6 +220,13 @@ class AdapterCheckpoint(ModelCheckpoint, ReportingCallback):
         """Puts off a stop that is asked for between the micro-batches of a step: their gradients would be lost."""
         if trainer.should_stop:
             self._stop_held, trainer.should_stop = True, False
+
+    def _tidy(self, trainer: Trainer) -> None:
+        resumed, self._resumed = self._resumed, None
+        from_last = trainer.ckpt_path is not None and Path(trainer.ckpt_path) == self._folder / "last.ckpt"
+        # An older checkpoint that someone goes back to knows nothing of the newer ones, which may be wanted.
+        if resumed is not None and from_last and trainer.is_global_zero and resumed["dirpath"] == str(self.dirpath):
+            remove_forgotten(self._folder, self.state_key, resumed)
 
     def _is_due(self, trainer: Trainer) -> bool:
         if self._every_n_train_steps >= 1 and trainer.global_step % self._every_n_train_steps == 0:

@@ -182,6 +182,12 @@ def _dtype_of(adapter: Adapter) -> torch.dtype:
 
 def _obstacle(adapter: Adapter) -> str | None:
     """Why :func:`merge` would refuse, or None."""
+    quantised = adapter.fingerprint.quantization
+    if quantised is not None:
+        return (
+            f"the base is quantised ({quantised}), so which weights to merge into is yours to choose: afterwards run "
+            "python -m wegeft_pl merge with --base original or --base dequantized"
+        )
     try:
         check_mergeable(adapter)
     except ValueError as error:

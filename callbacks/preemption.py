@@ -132,8 +132,8 @@ class Preemption(Checkpoint):
         if not waits:
             raise Stopped(number, f"stopped by {signal.Signals(number).name} outside of training")
         self._signal = number
-        if number == signal.SIGINT:
-            print("\nCtrl-C: saving behind this step; once more stops at once", flush=True)
+        if number == signal.SIGINT and (self._trainer is None or self._trainer.is_global_zero):
+            print("\nCtrl-C: saving after this step; once more stops at once", flush=True)
 
     def _stop_if_asked(self, trainer: Trainer) -> None:
         number = int(_largest(trainer, float(self._signal)))

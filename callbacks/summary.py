@@ -26,6 +26,10 @@ PATHS = {
 }
 
 
+#: Why steps were skipped, by the guard's words for it.
+SKIPPED = {"nonfinite": "not finite", "spikes": "spikes", "loss_scale": "too large for 16 bits"}
+
+
 def print_summary(content: dict[str, Any], console: Console | None = None) -> None:
     """Prints the summary of a run.
 
@@ -64,7 +68,9 @@ def next_commands(content: dict[str, Any]) -> list[str]:
             recipe, adapter = shlex.quote(paths["config"]), shlex.quote(paths["adapter"])
             commands.append(f"python -m wegeft_pl test --config {recipe} --adapter_path {adapter}")
         lora = shlex.quote(os.path.join(os.path.dirname(paths["adapter"]), "lora"))
-        commands.append(f"python -m wegeft_pl export --adapter {shlex.quote(paths['adapter'])} --output {lora}")
+        # A quantised base leaves a choice.
+        choice = " --base original" if "quantised" in content.get("merge", {}).get("skipped", "") else ""
+        commands.append(f"python -m wegeft_pl export --adapter {shlex.quote(paths['adapter'])} --output {lora}{choice}")
     if "tensorboard" in paths:
         commands.append(f"tensorboard --logdir {shlex.quote(paths['tensorboard'])}")
     return commands
@@ -86,6 +92,10 @@ def _facts(content: dict[str, Any]) -> Table:
         if parameters["head"]:
             grid.add_row("", f"adapter {parameters['adapter']:,}, trained in full {parameters['head']:,}")
         grid.add_row("on disk", f"{bytes_text(parameters['adapter_bytes'])} (adapter)")
+    lost = {kind: count for kind, count in content.get("steps_skipped", {}).items() if count}
+    if lost:
+        kinds = ", ".join(f"{count} {SKIPPED[kind]}" for kind, count in lost.items())
+        grid.add_row("skipped", f"{sum(lost.values())} of {content['steps']} steps: {kinds}", style="yellow")
     grid.add_row("time", duration_text(content["seconds"]))
     throughput = content.get("throughput", {})
     for name, unit in (("tokens_per_second", "tokens"), ("images_per_second", "images")):

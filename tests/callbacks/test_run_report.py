@@ -252,3 +252,17 @@ def test_json_is_plain(folder: Path, root: Path) -> None:
     make_trainer(root, *everything(), enable_checkpointing=True).fit(make_task(folder), datamodule=SmallData())
     text = (root / "run.json").read_text(encoding="utf-8")
     assert json.dumps(json.loads(text), indent=2, allow_nan=False) + "\n" == text
+
+
+def test_the_summary_says_what_was_skipped(capsys: pytest.CaptureFixture[str]) -> None:
+    skipped = {"nonfinite": 5, "spikes": 0, "loss_scale": 0}
+    print_summary({"command": "fit", "seconds": 1.0, "steps": 6, "steps_skipped": skipped})
+    assert "skipped  5 of 6 steps: 5 not finite" in capsys.readouterr().out
+    print_summary({"command": "fit", "seconds": 1.0, "steps": 6, "steps_skipped": skipped | {"nonfinite": 0}})
+    assert "skipped" not in capsys.readouterr().out
+
+
+def test_the_next_command_of_a_quantised_base_names_a_choice() -> None:
+    skipped = {"skipped": "the base is quantised (nf4)"}
+    commands = next_commands({"command": "fit", "paths": {"adapter": "run/adapter"}, "merge": skipped})
+    assert commands == ["python -m wegeft_pl export --adapter run/adapter --output run/lora --base original"]

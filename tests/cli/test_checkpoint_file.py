@@ -90,3 +90,11 @@ def test_another_kind_of_file_is_refused(tmp_path: Path) -> None:
 def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is truncated or no checkpoint"):
         check_checkpoint(write(tmp_path / "a.ckpt", {"state_dict": {}, "loops": Path("x"), "global_step": 1}))
+
+
+def test_values_that_are_not_finite_are_passed_over(tmp_path: Path) -> None:
+    broken = {"state_dict": {"w": torch.tensor([1.0, float("nan")])}, "loops": {}, "global_step": 6}
+    path, good = write(tmp_path / "last.ckpt", broken), write(tmp_path / "epoch=0-step=4.ckpt")
+    assert newest_checkpoint(path).path == good
+    with pytest.raises(UsageError, match=r"last\.ckpt holds NaN or infinite values \(w\); good ones beside it"):
+        check_checkpoint(path)

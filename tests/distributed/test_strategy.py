@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -51,6 +52,15 @@ def make_trainer(tmp_path: Path, strategy: Any = "wegeft_fsdp", **fields: Any) -
     return Trainer(strategy=strategy, default_root_dir=tmp_path, callbacks=[injector()], **(settings | fields))
 
 
+def test_scaled_losses_are_refused(llama_folder: Path) -> None:
+    task = make_task(llama_folder)
+    task._trainer = SimpleNamespace(strategy=WeGeFTFSDPStrategy(), precision="16-mixed")  # type: ignore[assignment]
+    with pytest.raises(
+        ValueError, match=r"precision 16-mixed scales losses, which sharded gradients .* use bf16-mixed"
+    ):
+        task.setup("fit")
+
+
 def test_it_has_a_name() -> None:
     assert "wegeft_fsdp" in StrategyRegistry
     assert isinstance(StrategyRegistry.get("wegeft_fsdp"), WeGeFTFSDPStrategy)
@@ -59,6 +69,8 @@ def test_it_has_a_name() -> None:
 def test_replicas_must_make_sense(tmp_path: Path, llama_folder: Path) -> None:
     with pytest.raises(ValueError, match="replicas must be at least 1, got 0"):
         WeGeFTFSDPStrategy(replicas=0)
+    with pytest.raises(ValueError, match="replicas 2 and cpu_offload do not go together"):
+        WeGeFTFSDPStrategy(replicas=2, cpu_offload=True)
     trainer = make_trainer(tmp_path, WeGeFTFSDPStrategy(replicas=2))
     with pytest.raises(ValueError, match="replicas 2 does not divide 1 processes"):
         trainer.fit(make_task(llama_folder), datamodule=SmallData())

@@ -35,7 +35,13 @@ def whole_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
     try:
         yield building
         if overwrite and target.exists():
-            shutil.rmtree(target)
-        os.replace(building, target)
+            # Aside first: a kill between removing the old one and renaming the new one would lose both.
+            aside = target.with_name(f".{target.name}.old")
+            shutil.rmtree(aside, ignore_errors=True)
+            os.replace(target, aside)
+            os.replace(building, target)
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            os.replace(building, target)
     finally:
         shutil.rmtree(building, ignore_errors=True)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from torch import Tensor
 
 from wegeft_pl.cli.failure import UsageError
 from wegeft_pl.cli.source import shown
@@ -37,7 +40,7 @@ def check_checkpoint(path: Path) -> FoundCheckpoint:
     if path.is_dir():
         return FoundCheckpoint(path, None)
     try:
-        return FoundCheckpoint(path, int(read_checkpoint(path)["global_step"]))
+        return FoundCheckpoint(path, int(_finite(read_checkpoint(path))["global_step"]))
     except ValueError as error:
         others = [shown(other.path) for other in _good(path.parent) if other.path != path]
         way_out = f"good ones beside it: {', '.join(others[:3])}" if others else "start anew with another --run_dir"
@@ -56,7 +59,7 @@ def newest_checkpoint(path: Path) -> FoundCheckpoint:
     problem = "is not there"
     if path.exists():
         try:
-            return FoundCheckpoint(path, int(read_checkpoint(path)["global_step"]))
+            return FoundCheckpoint(path, int(_finite(read_checkpoint(path))["global_step"]))
         except ValueError as error:
             problem = str(error)
     others = [other for other in _good(path.parent) if other.path != path]
@@ -75,7 +78,15 @@ def _good(folder: Path) -> list[FoundCheckpoint]:
     found: list[tuple[int, float, Path]] = []
     for path in folder.glob("*.ckpt"):
         try:
-            found.append((int(read_checkpoint(path)["global_step"]), path.stat().st_mtime, path))
+            found.append((int(_finite(read_checkpoint(path))["global_step"]), path.stat().st_mtime, path))
         except (ValueError, OSError):
             continue
     return [FoundCheckpoint(path, step) for step, _, path in sorted(found, reverse=True)]
+
+
+def _finite(content: dict[str, Any]) -> dict[str, Any]:
+    """The checkpoint itself, refused where what it holds would ruin the run."""
+    for name, tensor in content["state_dict"].items():
+        if isinstance(tensor, Tensor) and tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise ValueError(f"holds NaN or infinite values ({name})")
+    return content

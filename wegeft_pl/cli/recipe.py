@@ -24,6 +24,7 @@ from wegeft_pl.cli.commands import COMMANDS
 from wegeft_pl.cli.default_callbacks import CHECKPOINTING, NEED_ADAPTER, with_defaults
 from wegeft_pl.cli.failure import UsageError, is_expected
 from wegeft_pl.cli.first_cause import FirstCause, SaidElsewhereError, clear, is_lost_connection, observe_children
+from wegeft_pl.cli.folder_lock import hold
 from wegeft_pl.cli.launcher import ObservedLauncher
 from wegeft_pl.cli.out_of_memory import MemoryRanOutError, Plan, Recipe, Stage, batch_loops, explain, is_out_of_memory
 from wegeft_pl.cli.parser import RecipeAction, RecipeParser
@@ -39,6 +40,7 @@ from wegeft_pl.cli.run_folder import (
 )
 from wegeft_pl.cli.sections import add_run_options, add_sections
 from wegeft_pl.cli.share_folder import ShareRunFolder
+from wegeft_pl.cli.strategy_name import check_strategy_name
 from wegeft_pl.tasks import FineTuneTask
 from wegeft_pl.version import __version__
 
@@ -126,6 +128,7 @@ class RecipeCLI(LightningCLI):
         """Checks everything that needs no model, so that a mistake costs no waiting."""
         if self.config.trainer.default_root_dir is not None:
             raise UsageError("trainer.default_root_dir: the run folder takes its place; use --run_dir DIR")
+        check_strategy_name(self.config.trainer.strategy)
         adapter_path = self.config.get("adapter_path")
         if adapter_path is not None and not self.at_start(adapter_path).is_dir():
             raise UsageError(f"no adapter folder {adapter_path!r}; give the adapter/ folder of a run")
@@ -156,6 +159,8 @@ class RecipeCLI(LightningCLI):
         asked = self.folder.path
         self.is_fresh = self.folder.is_default or not asked.exists() or not any(asked.iterdir())
         path = self.run_folder = self.folder.create()
+        if is_first_rank() and self.command == "fit":
+            hold(path)
         if config["logger"] is None or config["logger"] is True:
             # What a killed run logged behind its checkpoint is logged again by the run that goes on.
             purge = self.found.step if self.found is not None and self.command == "fit" else None

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wegeft_pl.cli.failure import UsageError
+from wegeft_pl.cli.folder_lock import NAME as LOCK
 from wegeft_pl.cli.results import result_in
 from wegeft_pl.cli.source import shown
 
 _RANK_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "NODE_RANK")
 #: What a run writes before it has a result.
-_BOOKKEEPING = {"config.yaml", "run.json", "tensorboard", ".first_cause.json"}
+_BOOKKEEPING = {"config.yaml", "run.json", "tensorboard", ".first_cause.json", LOCK}
 _VERSION = re.compile(r"version_(\d+)")
 
 
@@ -110,7 +111,7 @@ def choose_run_folder(command: str, run_dir: str | None, ckpt_path: str | None, 
     if asked is None:
         return RunFolder(_next_version(runs), checkpoint, is_default=True)
     continues = checkpoint is not None and checkpoint.is_relative_to(asked)
-    if is_first_rank() and not continues and asked.is_dir() and any(asked.iterdir()):
+    if is_first_rank() and not continues and asked.is_dir() and any(path.name != LOCK for path in asked.iterdir()):
         raise UsageError(
             f"run folder {shown(asked)} already holds a run; "
             "choose another --run_dir or continue it with --ckpt_path last"

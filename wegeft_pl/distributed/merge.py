@@ -175,10 +175,11 @@ class _Merging:
             change.gather(change.share(first + block.start, part[block]) for block in blocks)
             change.product = sum_over_processes(change.product.to(self.device)).to(part.device)
         sums = RowSums()
-        for block in blocks_of(part):
-            merged, own = merge_rows(change, first + block.start, part[block], self.specs[name][0], self._scratch)
-            sums.include(own)
-            self._place(name, first + block.start, merged, errors)
+        with errors.caught():  # out of memory on one process must not leave the others waiting
+            for block in blocks_of(part):
+                merged, own = merge_rows(change, first + block.start, part[block], self.specs[name][0], self._scratch)
+                sums.include(own)
+                self._place(name, first + block.start, merged, errors)
         return sums
 
     def _replace(self, name: str, errors: SharedErrors) -> RowSums:

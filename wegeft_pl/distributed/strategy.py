@@ -43,7 +43,8 @@ class WeGeFTFSDPStrategy(ModelParallelStrategy):
         timeout_seconds: after which a collective that some process never joined ends the run.
 
     Raises:
-        ValueError: ``replicas`` is less than 1, or does not divide the number of processes.
+        ValueError: ``replicas`` is less than 1, does not divide the number of processes, or is to be combined with
+            ``cpu_offload``.
 
     Source: LIGHTNING.md, decisions 1, 3, 5, 6; traps 3, 4, 6, 23.
     """
@@ -58,6 +59,9 @@ class WeGeFTFSDPStrategy(ModelParallelStrategy):
     ) -> None:
         if replicas < 1:
             raise ValueError(f"{NAME}: replicas must be at least 1, got {replicas}")
+        if replicas > 1 and cpu_offload:
+            # Its collectives on the CPU need a mesh of both backends, which nobody has tried yet.
+            raise ValueError(f"{NAME}: replicas {replicas} and cpu_offload do not go together; choose one of them")
         super().__init__(save_distributed_checkpoint=False, timeout=timedelta(seconds=timeout_seconds))
         self.replicas = replicas
         self.cpu_offload = cpu_offload

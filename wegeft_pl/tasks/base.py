@@ -37,6 +37,7 @@ from wegeft_pl.tasks.evaluation import Evaluation
 from wegeft_pl.tasks.guard import StepGuard, StepRecord, stop_message
 from wegeft_pl.tasks.quantized import check_quantised_run, leave_out_of_ddp
 from wegeft_pl.tasks.random_state import RandomStates
+from wegeft_pl.tasks.resumed_settings import settings_not_used
 from wegeft_pl.tasks.schedule import Schedule
 from wegeft_pl.tasks.sharded_build import build_sharded, start_alike
 from wegeft_pl.tasks.window import WeightWindow
@@ -107,6 +108,7 @@ class FineTuneTask(LightningModule):
         self._adapter_folder: Path | None = None
         self._window = WeightWindow()
         self._random = RandomStates()
+        self._resumed_optimizers: list[dict[str, Any]] | None = None
         #: Which steps were skipped, and what the last ones were like.
         self.steps = StepRecord(guard or StepGuard())
         # The base is in no checkpoint; what must be there is checked by on_load_checkpoint.
@@ -228,6 +230,8 @@ class FineTuneTask(LightningModule):
             # As from_pretrained leaves it; Lightning keeps it so, and dropout and checkpointing would stay off.
             self.backbone.train()
         precision = self.trainer.precision
+        if precision == "16-mixed" and self.sharding is not None:
+            raise ValueError("precision 16-mixed scales losses, which sharded gradients do not support; use bf16-mixed")
         if precision == "16-true":
             raise ValueError("precision 16-true makes training diverge; use bf16-mixed, or 16-mixed on older GPUs")
         if precision == "bf16-true":
@@ -289,6 +293,10 @@ class FineTuneTask(LightningModule):
         }
         check_agreement(facts, self.trainer.strategy.root_device)
         self._random.begin(self.device)
+        if self._resumed_optimizers is not None:
+            for line in settings_not_used(self.trainer.optimizers, self._resumed_optimizers):
+                rank_zero_warn(line)
+            self._resumed_optimizers = None
 
     def on_validation_start(self) -> None:
         """Keeps what validation draws out of the random numbers of training."""
@@ -405,6 +413,7 @@ class FineTuneTask(LightningModule):
         steps = checkpoints.steps_in(checkpoint)
         if steps is not None:
             self.steps.load_state_dict(steps)
+        self._resumed_optimizers = checkpoint.get("optimizer_states")
         random = checkpoints.random_in(checkpoint)
         if random is not None and self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING:
             self._random.load(random, self._trainer)
