@@ -50,6 +50,14 @@ def test_files_hold_the_adapter_and_nothing_of_the_base(adapter: Adapter, tmp_pa
     assert content["groups"]["q_proj"] == ["model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.q_proj"]
 
 
+def test_equal_adapters_give_equal_files(adapter: Adapter, tmp_path: Path) -> None:
+    contents = set()
+    for number in range(8):
+        adapter.save(tmp_path / str(number))
+        contents.add((tmp_path / str(number) / "adapter.safetensors").read_bytes())
+    assert len(contents) == 1
+
+
 def test_a_bfloat16_copy_is_the_same_base_and_another_seed_is_not(adapter: Adapter, tmp_path: Path) -> None:
     adapter.save(tmp_path)
     load_adapter(fresh().bfloat16(), tmp_path)

@@ -43,7 +43,7 @@ def save(adapter: Adapter, directory: Path, *, overwrite: bool = False, base_nam
         return
     claim_directory(directory, [TENSORS, CONFIG], overwrite)
     description = describe(adapter) | {"base": {"name": base_name, **fingerprint.to_dict()}}
-    write_tensors(directory / TENSORS, tensors, {"wegeft_pl": __version__})
+    write_tensors(directory / TENSORS, tensors)
     write_json(directory / CONFIG, description)
 
 

@@ -18,7 +18,6 @@ from wegeft_pl.adapter.owner import OWNER
 from wegeft_pl.adapter.sharded import is_sharded
 from wegeft_pl.adapter.sites import Site
 from wegeft_pl.adapter.storage import claim_directory, write_json, write_tensors
-from wegeft_pl.version import __version__
 
 TENSORS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -70,7 +69,7 @@ def export_lora(
         rank = max(rank, tensors[f"base_model.model.{site.name}.lora_A.weight"].shape[0])
     for name, parameter in adapter.trained.named_parameters():
         tensors[f"base_model.model.{name}"] = parameter.detach().to(torch.float32).cpu().clone()
-    write_tensors(directory / TENSORS, tensors, {"exported_by": f"wegeft_pl {__version__}"})
+    write_tensors(directory / TENSORS, tensors)
     write_json(directory / CONFIG, _config(adapter, rank, biased, base_name, task_type))
 
 

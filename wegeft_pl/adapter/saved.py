@@ -17,7 +17,6 @@ from wegeft_pl.adapter.fingerprint import Fingerprint
 from wegeft_pl.adapter.owner import OWNER
 from wegeft_pl.adapter.storage import claim_directory, read_json, read_tensors, write_json, write_tensors
 from wegeft_pl.generators import LinearGenerator
-from wegeft_pl.version import __version__
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ class SavedAdapter:
         groups = {name: list(factors.sites) for name, factors in self.groups.items()}
         description = description_of(self.config, groups, list(self.history))
         description |= {"base": {"name": self.base_name, **self.base.to_dict()}}
-        write_tensors(folder / TENSORS, tensors, {"wegeft_pl": __version__})
+        write_tensors(folder / TENSORS, tensors)
         write_json(folder / CONFIG, description)
 
 

@@ -45,13 +45,12 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_atomically(path, lambda temporary: _write_text(temporary, text))
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Writes a safetensors file atomically and checks what arrived: keys, shapes, dtypes and finite values.
 
     Args:
         path: the file.
         tensors: at least one; copied to contiguous CPU memory.
-        metadata: string pairs for the header; ``format: pt`` is added.
 
     Raises:
         ValueError: a tensor holds a NaN or an infinity, so that a broken run never replaces a good file.
@@ -60,7 +59,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
     check_finite(ready, f"cannot write {path}")
 
     def write(temporary: Path) -> None:
-        save_file(ready, temporary, metadata={"format": "pt", **(metadata or {})})
+        # One pair only: safetensors writes several in random order, and equal runs must give equal files.
+        save_file(ready, temporary, metadata={"format": "pt"})
         back = read_tensors(temporary)
         for name, tensor in ready.items():
             assert torch.equal(back[name], tensor), f"{name} was not written correctly"
