@@ -13,7 +13,6 @@ import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
-from torch import Tensor
 
 from wegeft_pl.callbacks.checkpoint import AdapterCheckpoint
 from wegeft_pl.callbacks.reporting import run_folder
@@ -132,7 +131,7 @@ class Preemption(Checkpoint):
         if not waits:
             raise Stopped(number, f"stopped by {signal.Signals(number).name} outside of training")
         self._signal = number
-        if number == signal.SIGINT and (self._trainer is None or self._trainer.is_global_zero):
+        if number == signal.SIGINT and self._trainer.is_global_zero:
             print("\nCtrl-C: saving after this step; once more stops at once", flush=True)
 
     def _stop_if_asked(self, trainer: Trainer) -> None:
@@ -165,8 +164,9 @@ class Preemption(Checkpoint):
 def _largest(trainer: Trainer, value: float) -> float:
     if trainer.world_size == 1:
         return value
-    largest = trainer.strategy.reduce(torch.tensor(value, device=trainer.strategy.root_device), reduce_op="max")
-    assert isinstance(largest, Tensor)
+    largest = torch.tensor(value, device=trainer.strategy.root_device)
+    # Once a step: not the strategy's own reduction, which waits at a barrier first.
+    torch.distributed.all_reduce(largest, op=torch.distributed.ReduceOp.MAX)
     return largest.item()
 
 

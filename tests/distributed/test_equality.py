@@ -10,13 +10,13 @@ from distributed.conftest import Fits, worst
 #: Relative, in float32. Sums over a batch are made in another order.
 TOLERANCE = 1e-6
 
-ALL_AT_ONCE = {"gradient_checkpointing": True}
+LEVERS = {"gradient_checkpointing": True}
 CLIPPED = {"gradient_clip_val": 0.05, "accumulate_grad_batches": 2}
 CASES: dict[str, dict[str, Any]] = {
     "type": {},
-    "all": {"adapter": {"sharing": "all"}, "task": ALL_AT_ONCE, "trainer": CLIPPED},
-    "layer": {"adapter": {"sharing": "layer"}, "task": ALL_AT_ONCE, "trainer": CLIPPED},
-    "type_with_levers": {"task": ALL_AT_ONCE, "trainer": CLIPPED},
+    "all": {"adapter": {"sharing": "all"}, "task": LEVERS, "trainer": CLIPPED},
+    "layer": {"adapter": {"sharing": "layer"}, "task": LEVERS, "trainer": CLIPPED},
+    "type_with_levers": {"task": LEVERS, "trainer": CLIPPED},
     "norms_too": {
         "adapter": {"also_train": ["input_layernorm", "norm", "lm_head"], "targets": ["q_proj", "down_proj"]}
     },
@@ -58,9 +58,15 @@ def test_two_processes_equal_one(fits: Fits) -> None:
 
 @pytest.mark.slow
 def test_compiled_blocks_equal_plain_ones(fits: Fits) -> None:
-    plain = fits(1, {"plain": {"adapter": {"sharing": "layer"}}})["plain"]
-    compiled = {"adapter": {"sharing": "layer"}, "task": {"compile_blocks": True}, "test": False, "batch_size": 2}
-    sharded = fits(2, {"fsdp": compiled | {"strategy": "wegeft_fsdp"}})["fsdp"]
-    for what in ("gradients", "parameters"):
-        assert worst(plain[what], sharded[what]) < TOLERANCE
-    assert sharded["names"] == plain["names"]
+    def named(prefix: str, compiled: bool, **fields: Any) -> dict[str, dict[str, Any]]:
+        case = {"task": LEVERS | {"compile_blocks": compiled}, "trainer": CLIPPED, "test": False} | fields
+        return {f"{prefix}_{sharing}": case | {"adapter": {"sharing": sharing}} for sharing in ("type", "all", "layer")}
+
+    plain = fits(1, named("plain", compiled=False))
+    two = fits(2, named("ddp", compiled=True, strategy="ddp", batch_size=2))
+    two |= fits(2, named("fsdp", compiled=True, strategy="wegeft_fsdp", batch_size=2))
+    for name, other in two.items():
+        alone = plain[f"plain_{name.partition('_')[2]}"]
+        assert worst(alone["gradients"], other["gradients"]) < TOLERANCE, name
+        assert worst(alone["parameters"], other["parameters"]) < TOLERANCE, name
+        assert other["names"] == alone["names"], name

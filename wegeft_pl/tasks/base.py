@@ -413,7 +413,9 @@ class FineTuneTask(LightningModule):
         steps = checkpoints.steps_in(checkpoint)
         if steps is not None:
             self.steps.load_state_dict(steps)
+        if self._trainer is None or self._trainer.state.fn != TrainerFn.FITTING:
+            return
         self._resumed_optimizers = checkpoint.get("optimizer_states")
         random = checkpoints.random_in(checkpoint)
-        if random is not None and self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING:
+        if random is not None:
             self._random.load(random, self._trainer)
