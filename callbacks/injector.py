@@ -16,8 +16,9 @@ class WeGeFTInjector(AdapterCallback):
     """Freezes the backbone and injects a WeGeFT adapter; every argument is a field of :class:`AdapterConfig`.
 
     Args:
-        targets: the modules to edit. A list holds trailing parts of module names (``"q_proj"``, ``"attn.proj"``) or
-            whole names; a string is a regular expression for the whole name, or ``"all-linear"``.
+        targets: the layers to edit. A list holds trailing parts of layer names (``"q_proj"``, ``"attn.proj"``), parts
+            of fused ones (``"attn.qkv.q"``) or whole names; a string is a regular expression for the whole name, or
+            ``"all-linear"``.
         rank: R, the inner size of the generated change.
         alpha: the scale is s = alpha / rank; null means s = 1.
         sharing: who shares one generator: ``type`` (sites of the same name across depth), ``all`` (sites of equal
@@ -27,11 +28,12 @@ class WeGeFTInjector(AdapterCallback):
             class, a function that makes one, or a ``functools.partial``).
         generator_options: the generator's own options by name, such as ``{clusters: 64, norm: l2}``.
         zero: the factor that starts at zero, ``phi`` or ``psi``; null means the generator's own choice.
-        form: how a site computes: ``edit``, ``factor``, or ``auto``.
+        form: how a site computes: ``edit``, ``factor``, ``weight``, or ``auto``.
         input_dropout: probability of dropping elements of the edited tensor in the adapter's branch.
         weight_dropout: probability of dropping elements of W before phi (the paper's dropout).
         layers: indices of the repeated blocks to edit; null means all.
-        also_train: modules to train in full beside the adapter, named as in ``targets``.
+        also_train: modules to train in full beside the adapter, by trailing parts of names.
+        fused: sizes of the parts of fused layers that this package does not know, by the layer's name.
 
     Raises:
         ValueError: a field has a value outside its range, or two fields contradict each other.
@@ -52,6 +54,7 @@ class WeGeFTInjector(AdapterCallback):
         weight_dropout: float = 0.0,
         layers: Sequence[int] | None = None,
         also_train: Sequence[str] = (),
+        fused: Mapping[str, Mapping[str, int]] = MappingProxyType({}),
     ) -> None:
         self._config = AdapterConfig(
             targets=targets,
@@ -67,6 +70,7 @@ class WeGeFTInjector(AdapterCallback):
             weight_dropout=weight_dropout,
             layers=layers,
             also_train=also_train,
+            fused=fused,
         )
 
     def config(self) -> AdapterConfig:

@@ -36,8 +36,9 @@ def test_equal_configs_are_equal_whatever_the_sequence_type() -> None:
         ({"sharing": []}, r"sharing is an empty list"),
         ({"side": "inptu"}, r"side: 'inptu' is not one of input, output; did you mean 'input'\?"),
         ({"zero": "both"}, r"zero: 'both' is not one of phi, psi"),
-        ({"form": "factors"}, r"form: 'factors' is not one of auto, edit, factor; did you mean 'factor'\?"),
+        ({"form": "factors"}, r"form: 'factors' is not one of auto, edit, factor, weight; did you mean 'factor'\?"),
         ({"also_train": "norm"}, r"also_train must be a list of names, got the string 'norm'"),
+        ({"form": "weight", "input_dropout": 0.1}, r"input_dropout=0.1 drops elements of the input, .* use form: edit"),
         ({"form": "edit", "weight_dropout": 0.1}, r"weight_dropout=0.1 drops elements of W, .* use form: factor"),
     ],
 )

@@ -8,21 +8,10 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from wegeft_pl import AdapterConfig, inject
-from wegeft_pl.adapter import merge_rows as module
-from wegeft_pl.adapter.merge_rows import (
-    Across,
-    RowChange,
-    RowSums,
-    Scratch,
-    bias_change,
-    blocks,
-    blocks_of,
-    chunks,
-    merge_rows,
-    moves_bias,
-    replace_rows,
-    weight_change,
-)
+from wegeft_pl.adapter import chunks as module
+from wegeft_pl.adapter.chunks import blocks, blocks_of, chunks
+from wegeft_pl.adapter.merge_rows import RowSums, Scratch, merge_rows, replace_rows
+from wegeft_pl.adapter.row_change import RowChange, bias_change, moves_bias, weight_change
 from wegeft_pl.adapter.sites import Site
 
 
@@ -37,8 +26,8 @@ def merged(change: RowChange, stored: Tensor, pieces: list[int], dtype: torch.dt
     """Merges pieces of the rows one after the other, as processes that hold them would."""
     firsts = [sum(pieces[:number]) for number in range(len(pieces))]
     parts = [(first, stored[first : first + size]) for first, size in zip(firsts, pieces, strict=True)]
-    if isinstance(change, Across):
-        change.gather(change.share(first, part) for first, part in parts)
+    for across in change.across:
+        across.gather(across.share(first, part) for first, part in parts)
     results = [merge_rows(change, first, part, dtype, Scratch()) for first, part in parts]
     assert [sums.numel for _, sums in results] == [part.numel() for _, part in parts]
     return torch.cat([rows for rows, _ in results])
@@ -73,13 +62,13 @@ def test_rows_merged_in_parts_equal_the_paper(
         expected = (oracle.merged_input_side if side == "input" else oracle.merged_output_side)(W, phi, psi, 2.0)
     expected = expected.T if kind == "conv1d" else expected
     weight = layer.weight.detach()
-    result = merged(weight_change(site, torch.float64, weight.clone), weight, PIECES[kind])
+    result = merged(weight_change([site], torch.float64, weight.clone), weight, PIECES[kind])
     np.testing.assert_allclose(result.numpy(), expected, rtol=1e-12, atol=1e-12)
     assert moves_bias(site) == (side == "output")
     if side == "output":
         halves = b.reshape(site.layout.groups, -1)
         moved = np.concatenate([oracle.moved_bias(half, phi, psi, 2.0) for half in halves])
-        result = merged(bias_change(site, torch.float64), layer.bias.detach(), [2, len(b) - 2])
+        result = merged(bias_change([site], torch.float64, layer.bias.detach), layer.bias.detach(), [2, len(b) - 2])
         np.testing.assert_allclose(result.numpy(), moved, rtol=1e-12, atol=1e-12)
 
 
@@ -95,7 +84,7 @@ def test_a_generator_that_is_not_linear_reads_the_whole_weight(kind: str) -> Non
     weight = site.module.get_parameter("weight").detach()
     left, right = site.factors()
     expected = weight + site.layout.from_matrix(left @ right, "input")
-    result = merged(weight_change(site, torch.float32, weight.clone), weight, PIECES[kind], torch.float32)
+    result = merged(weight_change([site], torch.float32, weight.clone), weight, PIECES[kind], torch.float32)
     torch.testing.assert_close(result, expected, rtol=1e-6, atol=1e-6)
     assert not torch.equal(result, weight)
 
@@ -103,8 +92,8 @@ def test_a_generator_that_is_not_linear_reads_the_whole_weight(kind: str) -> Non
 def test_the_sum_is_made_in_float32_and_rounded_once() -> None:
     site = site_of(nn.Linear(64, 48).bfloat16())
     weight = site.module.get_parameter("weight").detach()
-    exact = merged(weight_change(site, torch.float64, weight.clone), weight, [48])
-    result = merged(weight_change(site, torch.float32, weight.clone), weight, [48], torch.bfloat16)
+    exact = merged(weight_change([site], torch.float64, weight.clone), weight, [48])
+    result = merged(weight_change([site], torch.float32, weight.clone), weight, [48], torch.bfloat16)
     half_step = torch.exp2(exact.abs().log2().floor() - 8)  # bfloat16 has 8 significant bits
     assert bool(((result.double() - exact).abs() <= half_step * 1.001 + 1e-6).all())
 

@@ -102,8 +102,8 @@ def test_small_chunks_change_nothing_but_rounding(
     gpt2: GPT2LMHeadModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_both(gpt2, tmp_path, side="input")
-    monkeypatch.setattr("wegeft_pl.adapter.merge_rows.CHUNK", 100)
-    monkeypatch.setattr("wegeft_pl.adapter.merge_rows.BLOCK", 1000)
+    monkeypatch.setattr("wegeft_pl.adapter.chunks.CHUNK", 100)
+    monkeypatch.setattr("wegeft_pl.adapter.chunks.BLOCK", 1000)
     streamed(gpt2, tmp_path)
     monkeypatch.undo()
     merge(gpt2, gpt2.__dict__["_wegeft_adapter"])

@@ -105,7 +105,7 @@ class Adapter:
         assert self.state == "detached"
         for group in self.groups:
             register(self.model, group)
-        self._handles = [site.hook() for site in self.sites]
+        self._handles = [handle for site in self.sites for handle in site.hook()]
         self._handles += self.trained.hook()
         self.model.__dict__[BOOK] = self
         self.state = "attached"

@@ -20,7 +20,7 @@ from wegeft_pl.adapter.generator_path import (
 Sharing = Literal["type", "all", "layer"]
 Side = Literal["input", "output"]
 Factor = Literal["phi", "psi"]
-Form = Literal["auto", "edit", "factor"]
+Form = Literal["auto", "edit", "factor", "weight"]
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,12 @@ class AdapterConfig:
     """Which modules are edited, by what, and what they share.
 
     Args:
-        targets: the modules to edit. A list holds trailing parts of module names (``"q_proj"``, ``"attn.proj"``) or
-            whole names, and each entry must match at least one module. A single string is a regular expression
-            that must match the whole name, or ``"all-linear"``: every linear layer inside the repeated blocks, so
-            without embeddings and output head.
+        targets: the layers to edit. A list holds trailing parts of layer names (``"q_proj"``, ``"attn.proj"``) or
+            whole names, and each entry must match at least one. A single string is a regular expression that must
+            match the whole name, or ``"all-linear"``: every linear layer inside the repeated blocks, stacked experts
+            included, so without embeddings and output head. A part of a fused projection is named like a child
+            (``"attn.qkv.q"``, ``"qkv_proj.v"``), weights that are no layer's by their own names
+            (``"experts.gate_up_proj"``, ``"self_attn.in_proj_weight.q"``).
         rank: R, the inner size of the generated change.
         alpha: the scale is s = alpha / rank; None means s = 1.
         sharing: who shares one generator. ``"type"``: all sites of the same name across depth (the paper's
@@ -44,12 +46,16 @@ class AdapterConfig:
         zero: the factor that starts at zero, ``"phi"`` (language models in the paper) or ``"psi"`` (vision; the only
             one that most nonlinear generators can start with). None means the generator's own choice.
         form: how a site computes. ``"edit"`` changes the input (or output) of the untouched layer, ``"factor"`` adds
-            s (x right^T) left^T to its output and reads W, ``"auto"`` edits wherever the generator can. In bfloat16 an
-            edit of less than about one percent of the input is mostly rounded away; the factor form is kinder to it.
+            s (x right^T) left^T to its output and reads W, ``"weight"`` forms W' anew in every forward, the only way
+            where a weight is read without a call; ``"auto"`` takes the first of these that the site can. In bfloat16
+            an edit of less than about one percent of the input is mostly rounded away; the factor form is kinder to it.
         input_dropout: probability of dropping elements of the edited tensor in the adapter's branch.
         weight_dropout: probability of dropping elements of W before phi (the paper's dropout); needs the factor form.
         layers: indices of the repeated blocks to edit; None means all.
-        also_train: modules to train in full beside the adapter (norms, head, embeddings), named as in ``targets``.
+        also_train: modules to train in full beside the adapter (norms, head, embeddings), by trailing parts of names.
+        fused: what fused layers of models unknown to this package are made of: by trailing parts of a layer's name, the
+            parts' sizes in order, within one period that repeats over the output features; such as
+            ``{"attn.qkv": {"q": 64, "k": 64, "v": 64}}`` for 12 heads of 64 that interleave.
 
     Raises:
         ValueError: a field has a value outside its range, or two fields contradict each other.
@@ -70,12 +76,14 @@ class AdapterConfig:
     weight_dropout: float = 0.0
     layers: Sequence[int] | None = None
     also_train: Sequence[str] = field(default_factory=tuple)
+    fused: Mapping[str, Mapping[str, int]] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         for name in ("targets", "sharing", "layers", "also_train"):
             value = getattr(self, name)
             if isinstance(value, Sequence) and not isinstance(value, str):
                 object.__setattr__(self, name, tuple(value))  # hashable and safe from later edits
+        object.__setattr__(self, "fused", {layer: dict(sizes) for layer, sizes in self.fused.items()})
         if not self.targets:
             raise ValueError("targets is empty; name the modules to edit, e.g. targets=['q_proj', 'v_proj']")
         if isinstance(self.also_train, str):
@@ -100,6 +108,11 @@ class AdapterConfig:
             raise ValueError(
                 f"weight_dropout={self.weight_dropout} drops elements of W, which the edit form never reads; "
                 "use form: factor (or auto), or input_dropout instead"
+            )
+        if self.form == "weight" and self.input_dropout > 0:
+            raise ValueError(
+                f"input_dropout={self.input_dropout} drops elements of the input, which the weight form never sees; "
+                "use form: edit or factor (or auto), or weight_dropout instead"
             )
 
     @property

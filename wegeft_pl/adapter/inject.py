@@ -7,7 +7,6 @@ from torch import nn
 from wegeft_pl.adapter.adapter import Adapter, adapter_of
 from wegeft_pl.adapter.config import AdapterConfig
 from wegeft_pl.adapter.groups import Group, check_prefixes, group_names, host_of
-from wegeft_pl.adapter.layout import layout_of
 from wegeft_pl.adapter.make_generator import make_generator
 from wegeft_pl.adapter.owner import OWNER
 from wegeft_pl.adapter.quantized import quantization_of, scheme_of
@@ -15,6 +14,9 @@ from wegeft_pl.adapter.sharded import is_sharded
 from wegeft_pl.adapter.sites import Site
 from wegeft_pl.adapter.targets import match_modules, match_targets
 from wegeft_pl.adapter.trained import TrainedInFull
+
+#: nn.MultiheadAttention's matrices of unequal widths: their biases are one parameter.
+SHARED_BIAS = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
 
 
 def inject(model: nn.Module, config: AdapterConfig) -> Adapter:
@@ -48,7 +50,7 @@ def inject(model: nn.Module, config: AdapterConfig) -> Adapter:
     if is_sharded(model):
         # Hooks would run, and no gradient of what is added now would ever be synchronised.
         raise ValueError("this model is sharded already; inject the adapter first, then shard")
-    matched = match_targets(model, config.targets, config.layers)
+    matched = match_targets(model, config.targets, config.layers, config.fused)
     trained = match_modules(model, config.also_train, "also_train") if config.also_train else {}
     for name in trained:
         inside = next((site for site in matched if site == name or site.startswith(name + ".")), None)
@@ -57,15 +59,16 @@ def inject(model: nn.Module, config: AdapterConfig) -> Adapter:
         if next(trained[name].parameters(), None) is None:
             kind = type(trained[name]).__name__
             raise ValueError(f"also_train: {name} is a {kind} without parameters, so there is nothing to train")
-    layouts = {name: layout for name, module in matched.items() if (layout := layout_of(module)) is not None}
+    layouts = {name: place.layout for name, place in matched.items()}
     groups = []
     for group_name, names in group_names(layouts, config).items():
-        device = next((p.device for p in matched[names[0]].parameters() if not p.is_meta), None)
+        device = next((p.device for p in matched[names[0]].module.parameters() if not p.is_meta), None)
         generator = make_generator(config, group_name, {name: layouts[name] for name in names})
         generator.float().to(device)
-        sites = [Site(name, matched[name], layouts[name], generator, config) for name in names]
+        sites = [Site(matched[name], generator, config) for name in names]
         groups.append(Group(group_name, generator, host_of(model, names), sites))
     check_prefixes(groups)
+    check_forms(groups)
     check_quantised(groups, trained)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
@@ -74,6 +77,37 @@ def inject(model: nn.Module, config: AdapterConfig) -> Adapter:
     adapter = Adapter(model, config, groups, TrainedInFull.prepare(model, outer))
     adapter.attach()
     return adapter
+
+
+def check_forms(groups: list[Group]) -> None:
+    """Refuses forms that a site cannot compute.
+
+    Raises:
+        ValueError: names the site, the reason and the forms that it can.
+    """
+    for site in (site for group in groups for site in group.sites):
+        if not site.forms:
+            raise ValueError(
+                f"{site.name} can only be edited by forming its weight anew, where input_dropout has no place; use "
+                "weight_dropout, or other targets"
+            )
+        if site.form not in site.forms:
+            raise ValueError(
+                f"{site.name} cannot use form: {site.form}, because {_hindrance(site)}; use form: auto (here: "
+                f"{site.forms[0]})"
+            )
+        if site.config.side == "output" and site.place.parameter in SHARED_BIAS:
+            raise ValueError(
+                f"{site.name} shares its bias with two other matrices, and the output side moves it; use side: input"
+            )
+
+
+def _hindrance(site: Site) -> str:
+    if site.place.reader is not None:
+        return f"{type(site.place.reader).__name__} reads this weight without calling the layer"
+    if site.layout.kind.startswith("stack"):
+        return "it is applied inside of the experts' module"
+    return "it is a part of a fused layer, whose input the other parts share"
 
 
 def check_quantised(groups: list[Group], trained: dict[str, nn.Module]) -> None:
@@ -87,11 +121,11 @@ def check_quantised(groups: list[Group], trained: dict[str, nn.Module]) -> None:
         ValueError: a quantised layer would be served by the factor form, or trained in full.
     """
     for site in (site for group in groups for site in group.sites):
-        scheme = quantization_of(site.module.get_parameter("weight"))
-        if scheme is not None and site.form == "factor":
+        scheme = quantization_of(site.module.get_parameter(site.place.parameter))
+        if scheme is not None and site.form != "edit":
             raise ValueError(
-                f"{site.name} is quantised ({scheme}) and the factor form reads its weight; use a linear generator "
-                "with form: edit and no weight_dropout, or a base that is not quantised"
+                f"{site.name} is quantised ({scheme}) and the {site.form} form reads its weight; use a linear "
+                "generator with form: edit and no weight_dropout on whole layers, or a base that is not quantised"
             )
     for name, module in trained.items():
         scheme = scheme_of(module.parameters())

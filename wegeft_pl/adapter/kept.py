@@ -37,7 +37,9 @@ class Kept:
             dtype: what the whole model will be converted to, or None.
         """
         overwritten = {
-            f"{site.name}.{name}" for site in adapter.sites for name, _ in site.module.named_parameters(recurse=False)
+            f"{site.place.layer}.{name}"
+            for site in adapter.sites
+            for name, _ in site.module.named_parameters(recurse=False)
         }
         overwritten |= {name for name, _ in adapter.trained.named_parameters()}
         values, dtypes = {}, {}

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wegeft_pl.adapter.adapter import Adapter
 from wegeft_pl.adapter.owner import OWNER
+from wegeft_pl.adapter.row_change import sites_by_tensor
 from wegeft_pl.adapter.sharded import is_sharded
 from wegeft_pl.adapter.sites import Site
 from wegeft_pl.adapter.storage import claim_directory, write_json, write_tensors
@@ -61,28 +63,50 @@ def export_lora(
                 "is no such LoRA; merge instead"
             )
     claim_directory(directory, [TENSORS, CONFIG], overwrite)
+    by_tensor = sites_by_tensor(adapter)
     biased = any(site.bias_change() is not None for site in adapter.sites)
+    factors = {name: _factors(sites) for name, sites in by_tensor.items()}
+    rank = max(right.shape[0] for _, right in factors.values())
     tensors: dict[str, Tensor] = {}
-    rank = 0
-    for site in adapter.sites:
-        tensors |= _site_tensors(site, biased)
-        rank = max(rank, tensors[f"base_model.model.{site.name}.lora_A.weight"].shape[0])
+    for name, sites in by_tensor.items():
+        tensors |= _layer_tensors(sites, *_padded(*factors[name], rank), biased)
     for name, parameter in adapter.trained.named_parameters():
         tensors[f"base_model.model.{name}"] = parameter.detach().to(torch.float32).cpu().clone()
     write_tensors(directory / TENSORS, tensors)
     write_json(directory / CONFIG, _config(adapter, rank, biased, base_name, task_type))
 
 
-def _site_tensors(site: Site, biased: bool) -> dict[str, Tensor]:
-    left, right = (factor.float() for factor in site.factors(torch.float64))  # rounded once
-    if site.layout.kind == "conv2d":
-        left, right = _convolution_factors(site, left, right)
-    prefix = f"base_model.model.{site.name}"
+def _factors(sites: list[Site]) -> tuple[Tensor, Tensor]:
+    """left (O, R) and right (R, I) of a whole layer in float64; the parts of a fused one side by side."""
+    lefts, rights = [], []
+    for site in sites:
+        if not site.place.is_called:
+            raise ValueError(
+                f"{site.name} is read by the module around it, not called, and PEFT wraps layers that are called; "
+                "merge it instead"
+            )
+        left, right = site.factors(torch.float64)
+        lefts.append(left if site.layout.part is None else site.layout.part.place(left, 0))
+        rights.append(right)
+    return torch.cat(lefts, dim=1), torch.cat(rights, dim=0)
+
+
+def _padded(left: Tensor, right: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    # Zeros cost a few bytes where layers have different numbers of edited parts; a rank for each layer is PEFT's alone.
+    more = rank - right.shape[0]
+    return F.pad(left, (0, more)).float(), F.pad(right, (0, 0, 0, more)).float()  # rounded once
+
+
+def _layer_tensors(sites: list[Site], left: Tensor, right: Tensor, biased: bool) -> dict[str, Tensor]:
+    layout, place = sites[0].layout, sites[0].place
+    if layout.kind == "conv2d":
+        left, right = _convolution_factors(sites[0], left, right)
+    prefix = f"base_model.model.{place.layer}"
     tensors = {f"{prefix}.lora_A.weight": right.clone(), f"{prefix}.lora_B.weight": left.clone()}
     if biased:
         # PEFT puts a moved bias on lora_B, for all layers or for none.
-        moved = site.bias_change()
-        tensors[f"{prefix}.lora_B.bias"] = left.new_zeros(site.layout.out_features) if moved is None else moved
+        moved = [change for site in sites if (change := site.bias_change()) is not None]
+        tensors[f"{prefix}.lora_B.bias"] = sum(moved, start=left.new_zeros(left.shape[0]))
     return tensors
 
 
@@ -112,17 +136,16 @@ def _config(adapter: Adapter, rank: int, biased: bool, base_name: str | None, ta
         "fan_in_fan_out": any(site.layout.kind == "conv1d" for site in adapter.sites),
         "inference_mode": True,
         "init_lora_weights": True,
-        "target_modules": _short_targets(adapter.model, [site.name for site in adapter.sites]),
+        "target_modules": _short_targets(adapter.model, {site.place.layer for site in adapter.sites}),
         "modules_to_save": adapter.trained.modules or None,
         "use_rslora": False,
         "use_dora": False,
     }
 
 
-def _short_targets(model: nn.Module, names: list[str]) -> list[str]:
+def _short_targets(model: nn.Module, wanted: set[str]) -> list[str]:
     """Last name parts where they select exactly the sites, as people and vLLM write them; else whole names."""
-    wanted = set(names)
-    leaves = {name.rpartition(".")[2] for name in names}
+    leaves = {name.rpartition(".")[2] for name in wanted}
     # The generators' owners are no part of the base that PEFT will see.
     base = [name for name, _ in model.named_modules() if OWNER not in name.split(".")]
     selected = {name for name in base if name.rpartition(".")[2] in leaves}

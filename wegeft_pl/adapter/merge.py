@@ -12,21 +12,18 @@ from torch import Tensor, nn
 
 from wegeft_pl.adapter.adapter import BOOK, Adapter
 from wegeft_pl.adapter.certificate import edit_condition
+from wegeft_pl.adapter.chunks import blocks_of
 from wegeft_pl.adapter.kept import Kept
-from wegeft_pl.adapter.layout import bias_of, weight_of
-from wegeft_pl.adapter.merge_rows import (
-    Across,
+from wegeft_pl.adapter.merge_rows import RowSums, Scratch, merge_rows, replace_rows
+from wegeft_pl.adapter.report import LayerReport, MergeReport
+from wegeft_pl.adapter.row_change import (
     RowChange,
-    RowSums,
-    Scratch,
     bias_change,
-    blocks_of,
-    merge_rows,
     moves_bias,
-    replace_rows,
+    report_name,
+    sites_by_tensor,
     weight_change,
 )
-from wegeft_pl.adapter.report import LayerReport, MergeReport
 from wegeft_pl.adapter.sharded import is_sharded
 from wegeft_pl.adapter.sites import Site
 
@@ -72,7 +69,7 @@ def merge(
         if dtype is not None:
             _convert(model, adapter, dtype)
         before = None if probe is None else probe().detach().float().cpu()
-        layers = [_merge_site(site) for site in adapter.sites]
+        layers = [_merge_tensor(name, sites) for name, sites in sites_by_tensor(adapter).items()]
         adapter.detach()
         layers += _round_trained(adapter)
         adapter.state = "merged"
@@ -92,7 +89,7 @@ def check_mergeable(adapter: Adapter) -> None:
         ValueError: a target's weight is quantised, or tied to another module's.
     """
     for site in adapter.sites:
-        _check_untied(adapter.model, site.name, weight_of(site.module, site.name))
+        _check_untied(adapter.model, site.place.layer, site.weight)
 
 
 def unmerge(model: nn.Module, adapter: Adapter) -> None:
@@ -144,21 +141,21 @@ def _check_untied(model: nn.Module, name: str, weight: Tensor) -> None:
             )
 
 
-def _merge_site(site: Site) -> LayerReport:
-    weight, bias = weight_of(site.module, site.name), bias_of(site.module)
+def _merge_tensor(name: str, sites: list[Site]) -> LayerReport:
+    weight, bias = sites[0].weight, sites[0].bias
     exact = torch.promote_types(weight.dtype, torch.float32)
-    sums = _replace(weight, weight_change(site, exact, weight.detach))
-    if bias is not None and moves_bias(site):
-        _replace(bias, bias_change(site, exact))
-    return sums.report(site.name)
+    sums = _replace(weight, weight_change(sites, exact, weight.detach))
+    if bias is not None and moves_bias(sites[0]):
+        _replace(bias, bias_change(sites, exact, bias.detach))
+    return sums.report(report_name(name))
 
 
 def _replace(parameter: Tensor, change: RowChange) -> RowSums:
     """Merges a change into a parameter in memory, in a tensor of its own."""
     old, sums, scratch = parameter.detach(), RowSums(), Scratch()
     merged = torch.empty(old.shape, dtype=old.dtype, device=old.device)
-    if isinstance(change, Across):
-        change.gather(change.share(block.start, old[block]) for block in blocks_of(old))
+    for across in change.across:
+        across.gather(across.share(block.start, old[block]) for block in blocks_of(old))
     for block in blocks_of(old):
         merged[block], part = merge_rows(change, block.start, old[block], old.dtype, scratch)
         sums.include(part)
@@ -197,15 +194,18 @@ def _check_solvable(site: Site) -> None:
 
 
 def _solve_site(site: Site) -> None:
-    weight, bias = site.module.get_parameter("weight"), bias_of(site.module)
+    weight, bias, layout = site.module.get_parameter(site.place.parameter), site.bias, site.layout
     phi, psi, scale = site.generator.phi.detach().double(), site.generator.psi.detach().double(), site.config.scale
-    matrix = site.layout.to_matrix(weight.detach(), site.config.side).double()
+    matrix = layout.to_matrix(weight.detach(), site.config.side).double()
     if site.config.side == "input":
-        restored = matrix - scale * (matrix @ phi) @ torch.linalg.solve(_core(site), psi)
+        excess = scale * (matrix @ phi) @ torch.linalg.solve(_core(site), psi)
     else:
-        restored = matrix - scale * phi @ torch.linalg.solve(_core(site), psi @ matrix)
+        excess = scale * phi @ torch.linalg.solve(_core(site), psi @ matrix)
         if bias is not None:
-            grouped = bias.detach().double().reshape(site.layout.groups, -1).T
-            solved = grouped - scale * phi @ torch.linalg.solve(_core(site), psi @ grouped)
-            bias.data = solved.T.reshape(-1).to(bias.dtype)
-    weight.data = site.layout.from_matrix(restored, site.config.side).to(weight.dtype).contiguous()
+            own = bias.detach().double() if layout.part is None else layout.part.take(bias.detach().double(), -1)
+            grouped = own.reshape(-1, layout.width("output")).T
+            moved = (scale * phi @ torch.linalg.solve(_core(site), psi @ grouped)).T.reshape(own.shape)
+            moved = moved if layout.part is None else layout.part.place(moved, -1)
+            bias.data = (bias.detach().double() - moved).to(bias.dtype)
+    restored = weight.detach().double() - layout.from_matrix(excess, site.config.side)
+    weight.data = restored.to(weight.dtype).contiguous()

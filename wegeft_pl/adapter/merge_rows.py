@@ -2,125 +2,19 @@
 
 The sum W + delta W is made in float32 (float64 for a float64 base) and rounded once. Work is cut into chunks that stay
 in the processor's cache, so the memory needed does not depend on the weight's size.
-
-Shapes: n rows of a weight's first stored axis, D the edited width, R rank, G groups, Q numbers in a row.
 """
 
 from __future__ import annotations
 
-import functools
 import threading
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from wegeft_pl.adapter.layout import bias_of
+from wegeft_pl.adapter.chunks import chunks
 from wegeft_pl.adapter.report import LayerReport
-from wegeft_pl.adapter.sites import Site, evaluate
-
-#: Numbers in a chunk: 512 KiB of float32. Smaller ones pay for calls, larger ones leave the cache.
-CHUNK = 2**17
-#: The same for GPUs, where a call costs more and there is no such cache.
-GPU_CHUNK = 2**22
-#: Bytes that are read or written at a time.
-BLOCK = 2**20
-
-
-class RowChange(ABC):
-    """The change of one weight, computed for any of its rows; the scale s is folded in."""
-
-    @abstractmethod
-    def put(self, first: int, rows: Tensor, out: Tensor) -> None:
-        """Computes the change of some rows.
-
-        Args:
-            first: the first row's index in the whole weight.
-            rows: (n, ...) in the dtype of the arithmetic, contiguous.
-            out: receives the change; of the same shape and dtype, contiguous.
-        """
-
-
-@dataclass(frozen=True)
-class Within(RowChange):
-    """A change that every row owes to itself alone: row @ down @ up along its features, the second stored axis.
-
-    Args:
-        down: (D, R), the scale folded in.
-        up: (R, D).
-    """
-
-    down: Tensor
-    up: Tensor
-
-    def put(self, first: int, rows: Tensor, out: Tensor) -> None:
-        """See :class:`RowChange`."""
-        if rows.ndim == 2:
-            torch.mm(rows @ self.down, self.up, out=out)
-        else:
-            out.copy_((rows.movedim(1, -1) @ self.down @ self.up).movedim(-1, 1))
-
-
-@dataclass
-class Across(RowChange):
-    """A change that mixes rows: up @ (down @ W) within each group of rows; needs the product with all rows first.
-
-    Args:
-        down: (R, P) with P rows in a group.
-        up: (P, R), the scale folded in.
-        groups: G.
-    """
-
-    down: Tensor
-    up: Tensor
-    groups: int = 1
-    #: down @ W (G, R, Q); set before any change is computed.
-    product: Tensor = field(default_factory=lambda: torch.empty(0))
-
-    def share(self, first: int, rows: Tensor) -> Tensor:
-        """What some rows (n, ...), the first one at index ``first``, add to the product (G, R, Q)."""
-        share = self.down.new_zeros(self.groups, self.down.shape[0], rows.shape[1:].numel())
-        for chunk in chunks(rows):
-            flat = rows[chunk].reshape(chunk.stop - chunk.start, -1).to(self.down.dtype)
-            for group, inside, part in self._segments(first + chunk.start, len(flat)):
-                share[group].addmm_(self.down[:, inside], flat[part])
-        return share
-
-    def gather(self, shares: Iterable[Tensor]) -> None:
-        """Adds shares up to the product, in their order."""
-        self.product = functools.reduce(Tensor.add_, shares)
-
-    def put(self, first: int, rows: Tensor, out: Tensor) -> None:
-        """See :class:`RowChange`."""
-        flat = out.view(len(rows), -1)
-        for group, inside, part in self._segments(first, len(rows)):
-            torch.mm(self.up[inside], self.product[group], out=flat[part])
-
-    def _segments(self, first: int, count: int) -> Iterator[tuple[int, slice, slice]]:
-        """Cuts rows where groups end: group, the rows' places in the group, and their places among ``count``."""
-        size, done = self.up.shape[0], 0
-        while done < count:
-            group, place = divmod(first + done, size)
-            take = min(size - place, count - done)
-            yield group, slice(place, place + take), slice(done, done + take)
-            done += take
-
-
-@dataclass(frozen=True)
-class Whole(RowChange):
-    """A change that had to be made for the whole weight at once.
-
-    Args:
-        change: in the weight's stored shape.
-    """
-
-    change: Tensor
-
-    def put(self, first: int, rows: Tensor, out: Tensor) -> None:
-        """See :class:`RowChange`."""
-        out.copy_(self.change[first : first + len(rows)])
+from wegeft_pl.adapter.row_change import RowChange
 
 
 @dataclass
@@ -251,67 +145,3 @@ def replace_rows(base: Tensor, trained: Tensor, dtype: torch.dtype, scratch: Scr
         torch.sub(trained[chunk], old.copy_(base[chunk]), out=wanted)
         sums.add(old, wanted, stored[chunk], spare)
     return rounded, sums
-
-
-def weight_change(
-    site: Site, dtype: torch.dtype, weight: Callable[[], Tensor], whole: Callable[[Tensor], Tensor] = lambda x: x
-) -> RowChange:
-    """Finds how a site's stored weight changes.
-
-    Args:
-        site: the edited layer.
-        dtype: of the arithmetic.
-        weight: gives the whole weight as stored; asked only where the generator is not linear in it.
-        whole: makes a sharded parameter of the generator whole.
-
-    Returns:
-        The change; an :class:`Across` has still to gather its product.
-    """
-    generator, layout, side, scale = site.generator, site.layout, site.config.side, site.config.scale
-    if not generator.can_edit:
-        matrix = layout.to_matrix(weight().to(dtype), side)
-        left, right = evaluate(generator, matrix, dtype, whole)
-        return Whole(layout.from_matrix(scale * left @ right, side))
-    phi, psi = (whole(factor.detach()).to(dtype) for factor in (generator.phi, generator.psi))
-    if layout.kind == "conv1d":  # stored transposed: its rows are input features
-        if side == "input":
-            return Across(phi.T.contiguous(), scale * psi.T.contiguous())
-        return Within(scale * psi.T.contiguous(), phi.T.contiguous())
-    if side == "input":
-        return Within(scale * phi, psi)
-    return Across(psi, scale * phi, layout.groups)
-
-
-def moves_bias(site: Site) -> bool:
-    """Whether a site's bias changes: it has one, and the output side is edited."""
-    return site.config.side == "output" and bias_of(site.module) is not None
-
-
-def bias_change(site: Site, dtype: torch.dtype, whole: Callable[[Tensor], Tensor] = lambda x: x) -> Across:
-    """How a site's bias (O,) changes where it does: s phi (psi b) within each group; see :func:`weight_change`."""
-    phi, psi = (whole(factor.detach()).to(dtype) for factor in (site.generator.phi, site.generator.psi))
-    return Across(psi, site.config.scale * phi, site.layout.groups)
-
-
-def blocks(first: int, last: int, row_bytes: int) -> Iterator[tuple[int, int]]:
-    """Cuts rows ``first`` to ``last - 1`` into blocks of about :data:`BLOCK` bytes to read and write, at least one row.
-
-    Example:
-        >>> list(blocks(0, 5, BLOCK // 2))
-        [(0, 2), (2, 4), (4, 5)]
-    """
-    step = max(1, BLOCK // max(1, row_bytes))
-    for start in range(first, last, step):
-        yield start, min(start + step, last)
-
-
-def chunks(rows: Tensor) -> Iterator[slice]:
-    """Cuts rows into chunks of about :data:`CHUNK` numbers to compute with, at least one row each."""
-    step = max(1, (CHUNK if rows.device.type == "cpu" else GPU_CHUNK) // max(1, rows[:1].numel()))
-    for start in range(0, len(rows), step):
-        yield slice(start, min(start + step, len(rows)))
-
-
-def blocks_of(tensor: Tensor) -> list[slice]:
-    """The blocks of a tensor in memory."""
-    return [slice(*span) for span in blocks(0, len(tensor), tensor[:1].nbytes)]

@@ -20,41 +20,83 @@ from torch.utils.hooks import RemovableHandle
 
 from wegeft_pl.adapter.config import AdapterConfig
 from wegeft_pl.adapter.layout import Layout, bias_of, weight_of
+from wegeft_pl.adapter.place import Place
 from wegeft_pl.generators import Generator
 
 
 @dataclass(eq=False)
 class Site:
-    """One frozen layer that an adapter edits.
+    """One frozen weight, or a part of one, that an adapter edits.
 
     Args:
-        name: the layer's name in the backbone.
-        module: the layer itself, untouched.
-        layout: its geometry.
+        place: where it is.
         generator: the group's generator, owned elsewhere.
         config: the adapter's config.
     """
 
-    name: str
-    module: nn.Module
-    layout: Layout
+    place: Place
     generator: Generator
     config: AdapterConfig
 
     @property
-    def form(self) -> str:
-        """``"edit"`` or ``"factor"``: the configured form, with auto resolved."""
-        if self.config.form != "auto":
-            return self.config.form
-        return "edit" if self.generator.can_edit and self.config.weight_dropout == 0 else "factor"
+    def name(self) -> str:
+        """What people call the site: the layer's name, except for parts and for weights of other names."""
+        return self.place.name
 
-    def hook(self) -> RemovableHandle:
-        """Installs the edit on the layer and returns the handle that takes it away."""
+    @property
+    def module(self) -> nn.Module:
+        """The module that holds the weight."""
+        return self.place.module
+
+    @property
+    def layout(self) -> Layout:
+        """The weight's geometry."""
+        return self.place.layout
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight in its stored shape, with the features of all parts.
+
+        Raises:
+            ValueError: it is quantised.
+        """
+        return weight_of(self.module, self.name, self.place.parameter)
+
+    @property
+    def bias(self) -> nn.Parameter | None:
+        """The bias beside the weight, with the features of all parts, or None."""
+        return bias_of(self.module, self.place.bias)
+
+    @property
+    def forms(self) -> list[str]:
+        """The forms that can compute this site, the preferred one first."""
+        config, place = self.config, self.place
+        reads = place.reads_input and place.reader is None and self.layout.part is None
+        edits = reads if config.side == "input" else place.is_called
+        possible = ["edit"] if edits and self.generator.can_edit and config.weight_dropout == 0 else []
+        possible += ["factor"] if place.is_called else []
+        # What is dropped out of the input cannot be dropped out of a weight.
+        return [*possible, "weight"] if config.input_dropout == 0 else possible
+
+    @property
+    def form(self) -> str:
+        """``"edit"``, ``"factor"`` or ``"weight"``: the configured form, with auto resolved."""
+        return self.forms[0] if self.config.form == "auto" else self.config.form
+
+    def hook(self) -> list[RemovableHandle]:
+        """Installs the edit and returns the handles that take it away."""
+        if self.form == "weight":
+            swap = SwapWeight(self)
+            reader = self.place.reader or self.module
+            return [
+                reader.register_forward_pre_hook(swap.put),
+                reader.register_forward_hook(swap.take_back, always_call=True),
+            ]
         if self.form == "factor":
-            return self.module.register_forward_hook(AddFactors(self))
+            return [self.module.register_forward_hook(AddFactors(self))]
         if self.config.side == "input":
-            return self.module.register_forward_pre_hook(EditInput(self))
-        return self.module.register_forward_hook(EditOutput(self))
+            return [self.module.register_forward_pre_hook(EditInput(self))]
+        return [self.module.register_forward_hook(EditOutput(self))]
 
     def factors(self, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
         """Generates the site's change for use outside training, the scale folded into ``left``.
@@ -70,13 +112,13 @@ class Site:
             ValueError: the layer's weight is quantised.
         """
         with torch.no_grad():
-            matrix = self.layout.to_matrix(weight_of(self.module, self.name), self.config.side).to(dtype)
+            matrix = self.layout.to_matrix(self.weight, self.config.side).to(dtype)
             left, right = evaluate(self.generator, matrix, dtype)
         return self.config.scale * left, right
 
     def bias_change(self, dtype: torch.dtype = torch.float32) -> Tensor | None:
-        """The change of the bias, s phi psi b per group (O,), where the output side moves it; else None."""
-        bias = bias_of(self.module)
+        """The change of the layer's bias, s phi psi b per group, where the output side moves it; else None."""
+        bias = self.bias
         if bias is None or self.config.side == "input":
             return None
         with torch.no_grad():
@@ -119,7 +161,7 @@ class EditInput:
     def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """Edits the layer's first argument (..., I)."""
         x, *rest = args
-        return (_edited(self.generator, self.layout, self.config, module, x), *rest)
+        return (x + _edit(self.generator, self.layout, self.config, module, x), *rest)
 
 
 class EditOutput:
@@ -129,8 +171,9 @@ class EditOutput:
         self.generator, self.layout, self.config = site.generator, site.layout, site.config
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], y: Tensor) -> Tensor:
-        """Edits the layer's output (..., O)."""
-        return _edited(self.generator, self.layout, self.config, module, y)
+        """Edits the layer's output (..., O), or the site's part of it."""
+        own = self.layout.take(y)
+        return y + self.layout.place(_edit(self.generator, self.layout, self.config, module, own))
 
 
 class AddFactors:
@@ -142,26 +185,61 @@ class AddFactors:
     def __call__(self, module: nn.Module, args: tuple[Any, ...], y: Tensor) -> Tensor:
         """Adds the generated change to the layer's output (..., O)."""
         site, config, training = self.site, self.site.config, module.training
-        weight = weight_of(module, site.name)
-        dropped = F.dropout(weight, config.weight_dropout, training)
+        dropped = F.dropout(site.weight, config.weight_dropout, training)
         left, right = site.generator(site.layout.to_matrix(dropped, config.side))
         x = F.dropout(args[0], config.input_dropout, training)
         change = site.layout.product(module, x, left.to(x.dtype), right.to(x.dtype), config.side)
-        bias = bias_of(module)
+        change = site.layout.place(change)
+        bias = site.bias
         if config.side == "output" and bias is not None:
             moved = _output_bias(site, bias, bias.dtype).to(change.dtype)
             change = change + (moved[:, None, None] if site.layout.kind == "conv2d" else moved)
         return y + config.scale * change
 
 
-def _edited(generator: Generator, layout: Layout, config: AdapterConfig, module: nn.Module, tensor: Tensor) -> Tensor:
+class SwapWeight:
+    """Lets the module that reads a weight read W + s left right, for as long as its forward runs.
+
+    The way for weights that are read without a call, or inside of a module: a hook on the input would not reach them.
+    It forms delta W and keeps it for the backward pass. The parameter stays registered: the edited tensor is an
+    attribute of the instance, which comes first.
+    """
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+
+    def put(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        """Forward pre-hook: shadows the weight, and the bias where it moves."""
+        site, config, place = self.site, self.site.config, self.site.place
+        weight = site.weight
+        dropped = F.dropout(weight, config.weight_dropout, module.training)
+        left, right = site.generator(site.layout.to_matrix(dropped, config.side))
+        self._add(place.parameter, weight, site.layout.from_matrix(left @ right, config.side))
+        bias = site.bias
+        if config.side == "output" and bias is not None:
+            self._add(place.bias, bias, _output_bias(site, bias, bias.dtype))
+
+    def take_back(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        """Forward hook: uncovers the parameters, also where the forward failed."""
+        for name in (self.site.place.parameter, self.site.place.bias):
+            self.site.module.__dict__.pop(name, None)
+
+    def _add(self, name: str, base: Tensor, change: Tensor) -> None:
+        # Another part's edit may be there already.
+        so_far = self.site.module.__dict__.get(name, base)
+        self.site.module.__dict__[name] = so_far + (self.site.config.scale * change).to(base.dtype)
+
+
+def _edit(generator: Generator, layout: Layout, config: AdapterConfig, module: nn.Module, tensor: Tensor) -> Tensor:
     phi, psi = generator.phi, generator.psi  # read now: sharded training swaps the attributes
     source = F.dropout(tensor, config.input_dropout, module.training)
-    return tensor + config.scale * layout.low_rank(source, psi.to(tensor.dtype), phi.to(tensor.dtype)).to(tensor.dtype)
+    return config.scale * layout.low_rank(source, psi.to(tensor.dtype), phi.to(tensor.dtype)).to(tensor.dtype)
 
 
 def _output_bias(site: Site, bias: Tensor, dtype: torch.dtype) -> Tensor:
     # Only generators with phi and psi have an output side: a nonlinear one has no action on a bias.
     phi, psi = site.generator.phi.to(dtype), site.generator.psi.to(dtype)
-    grouped = bias.reshape(site.layout.groups, -1)
-    return F.linear(F.linear(grouped, psi), phi).reshape(-1)
+    layout = site.layout
+    own = bias if layout.part is None else layout.part.take(bias, -1)
+    change = F.linear(F.linear(own.reshape(-1, layout.width("output")), psi), phi).reshape(own.shape)
+    return change if layout.part is None else layout.part.place(change, -1)

@@ -13,22 +13,21 @@ import torch
 from torch import Tensor
 
 from wegeft_pl.adapter.adapter import Adapter
+from wegeft_pl.adapter.chunks import blocks
 from wegeft_pl.adapter.files import TENSORS
 from wegeft_pl.adapter.merge import check_mergeable
-from wegeft_pl.adapter.merge_rows import (
-    Across,
-    RowChange,
-    RowSums,
-    Scratch,
-    bias_change,
-    blocks,
-    merge_rows,
-    moves_bias,
-    replace_rows,
-    weight_change,
-)
+from wegeft_pl.adapter.merge_rows import RowSums, Scratch, merge_rows, replace_rows
 from wegeft_pl.adapter.model_folder import copy_companions, set_config_dtype, write_index
 from wegeft_pl.adapter.report import MergeReport
+from wegeft_pl.adapter.row_change import (
+    Across,
+    RowChange,
+    bias_change,
+    moves_bias,
+    report_name,
+    sites_by_tensor,
+    weight_change,
+)
 from wegeft_pl.adapter.tensor_writer import Spec, TensorWriter
 from wegeft_pl.adapter.weight_files import TensorEntry, WeightFiles, read_header, read_rows
 from wegeft_pl.adapter.workers import Workers
@@ -57,22 +56,24 @@ class StreamedMerge:
         self._dtype = dtype
         self._scratch = Scratch()
         self._sums: dict[str, RowSums] = {}
-        self._order = [site.name for site in adapter.sites]
+        by_tensor = sites_by_tensor(adapter)
+        self._order = [report_name(tensor) for tensor in by_tensor]
         self._merges: dict[str, Callable[[TensorEntry, TensorWriter, Workers], None]] = {}
-        for site in adapter.sites:
-            weight = entries[f"{site.name}.weight"]
+        for tensor, sites in by_tensor.items():
+            weight, place = entries[tensor], sites[0].place
             if weight.dtype not in MERGEABLE:
                 raise ValueError(
                     f"{weight.file}: {weight.name} is stored as {weight.dtype}, which a change cannot be added to; "
                     "merge into the original base"
                 )
             exact = torch.promote_types(self._becomes(weight), torch.float32)
-            change = partial(weight_change, site, exact, partial(read_rows, weight, 0, _num_rows(weight)))
-            self._merges[weight.name] = partial(self._merge, site.name, change)
-            if moves_bias(site):
+            change = partial(weight_change, sites, exact, partial(read_rows, weight, 0, _num_rows(weight)))
+            self._merges[weight.name] = partial(self._merge, report_name(tensor), change)
+            if moves_bias(sites[0]):
                 # A bias is a detail of its layer: merged, not reported.
-                moved = partial(bias_change, site, exact)
-                self._merges[entries[f"{site.name}.bias"].name] = partial(self._merge, None, moved)
+                bias = entries[f"{place.layer}.{place.bias}"]
+                moved = partial(bias_change, sites, exact, partial(read_rows, bias, 0, _num_rows(bias)))
+                self._merges[bias.name] = partial(self._merge, None, moved)
         trained = {id(parameter): name for name, parameter in adapter.trained.named_parameters()}
         values = {entry.name: entry for entry in read_header(adapter_folder / TENSORS)} if trained else {}
         for name, parameter in adapter.model.named_parameters(remove_duplicate=False):
@@ -140,10 +141,9 @@ class StreamedMerge:
     ) -> None:
         change, dtype = change_of(), self._becomes(entry)
 
-        def share(span: tuple[int, int]) -> Tensor:
-            assert isinstance(change, Across)
+        def share(across: Across, span: tuple[int, int]) -> Tensor:
             with torch.no_grad():
-                return change.share(span[0], self._read(entry, span))
+                return across.share(span[0], self._read(entry, span))
 
         def merge(span: tuple[int, int]) -> RowSums:
             with torch.no_grad():
@@ -153,8 +153,8 @@ class StreamedMerge:
             writer.write_rows(entry.name, span[0], merged)
             return sums
 
-        if isinstance(change, Across):
-            change.gather(workers.run(share, _spans(entry)))
+        for across in change.across:
+            across.gather(workers.run(partial(share, across), _spans(entry)))
         sums = _total(workers.run(merge, _spans(entry)))
         if name is not None:
             self._sums[name] = sums

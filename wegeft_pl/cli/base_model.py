@@ -123,9 +123,9 @@ def quantization_errors(model: PreTrainedModel, adapter: Adapter, base: Base) ->
         return None
     errors = {}
     for site in adapter.sites:
-        entry = entries[f"{site.name}.weight"]
+        entry = entries[site.place.tensor]
         original = read_rows(entry, 0, entry.shape[0]).float()
-        difference = site.module.get_parameter("weight").detach().float() - original
+        difference = site.module.get_parameter(site.place.parameter).detach().float() - original
         errors[site.name] = float(difference.norm() / original.norm().clamp(min=torch.finfo(torch.float32).tiny))
     return errors
 

@@ -17,20 +17,18 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from wegeft_pl.adapter import Adapter, MergeReport, check_mergeable
-from wegeft_pl.adapter.merge_rows import (
-    Across,
-    RowChange,
-    RowSums,
-    Scratch,
-    bias_change,
-    blocks_of,
-    merge_rows,
-    moves_bias,
-    replace_rows,
-    weight_change,
-)
+from wegeft_pl.adapter.chunks import blocks_of
+from wegeft_pl.adapter.merge_rows import RowSums, Scratch, merge_rows, replace_rows
 from wegeft_pl.adapter.model_folder import file_names, write_index
 from wegeft_pl.adapter.owner import OWNER
+from wegeft_pl.adapter.row_change import (
+    RowChange,
+    bias_change,
+    moves_bias,
+    report_name,
+    sites_by_tensor,
+    weight_change,
+)
 from wegeft_pl.adapter.sharded import local, reshard, rows_of, sum_over_processes, whole
 from wegeft_pl.adapter.sites import Site
 from wegeft_pl.adapter.tensor_writer import Spec, TensorWriter
@@ -142,15 +140,15 @@ class _Merging:
         After an error of its own a process writes no more, but takes part in every exchange until all agree to stop.
         """
         left = dict.fromkeys(self.tensors)
-        for site in self.adapter.sites:
-            name = f"{site.name}.weight"
-            exact = torch.promote_types(self.specs[name][0], torch.float32)
+        for name, sites in sites_by_tensor(self.adapter).items():
+            exact, gathered = torch.promote_types(self.specs[name][0], torch.float32), _gathered(sites[0])
             weight = partial(whole, self.tensors[name].detach())
-            self.sums[site.name] = self._merge(name, weight_change(site, exact, weight, _gathered(site)), errors)
+            self.sums[report_name(name)] = self._merge(name, weight_change(sites, exact, weight, gathered), errors)
             del left[name]
-            if moves_bias(site):
-                bias = f"{site.name}.bias"
-                self._merge(bias, bias_change(site, exact, _gathered(site)), errors)
+            if moves_bias(sites[0]):
+                bias = f"{sites[0].place.layer}.{sites[0].place.bias}"
+                values = partial(whole, self.tensors[bias].detach())
+                self._merge(bias, bias_change(sites, exact, values, gathered), errors)
                 del left[bias]
         for name, _ in self.adapter.trained.named_parameters():
             self.sums[name] = self._replace(name, errors)
@@ -170,10 +168,10 @@ class _Merging:
 
     def _merge(self, name: str, change: RowChange, errors: SharedErrors) -> RowSums:
         part, first = self._mine(name)
-        if isinstance(change, Across):
+        for across in change.across:
             blocks = blocks_of(part) or [slice(0, 0)]  # where there are no rows here, a product of nothing
-            change.gather(change.share(first + block.start, part[block]) for block in blocks)
-            change.product = sum_over_processes(change.product.to(self.device)).to(part.device)
+            across.gather(across.share(first + block.start, part[block]) for block in blocks)
+            across.product = sum_over_processes(across.product.to(self.device)).to(part.device)
         sums = RowSums()
         with errors.caught():  # out of memory on one process must not leave the others waiting
             for block in blocks_of(part):
@@ -212,7 +210,7 @@ class _Merging:
 
 
 def _gathered(site: Site) -> Callable[[Tensor], Tensor]:
-    device = local(site.module.get_parameter("weight")).device
+    device = local(site.module.get_parameter(site.place.parameter)).device
     return lambda tensor: whole(tensor).to(device)
 
 
