@@ -9,11 +9,30 @@ import pytest
 import torch
 from peft import PeftModel
 from torch import nn
-from transformers import GPT2LMHeadModel, LlamaForCausalLM
+from transformers import (
+    GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    GptOssConfig,
+    GptOssForCausalLM,
+    LlamaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+)
 
 from wegeft_pl import Adapter, AdapterConfig, inject
 
 IDS = torch.arange(3, 23).reshape(2, 10)
+
+
+MOE = {
+    "vocab_size": 40, "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "num_key_value_heads": 1, "head_dim": 4, "num_local_experts": 3, "num_experts_per_tok": 2,
+}  # fmt: skip
+
+
+def gpt_oss() -> GptOssForCausalLM:
+    return GptOssForCausalLM(GptOssConfig(**MOE, layer_types=["full_attention"] * 2))
 
 
 def perturbed(model: nn.Module, **fields: object) -> Adapter:
@@ -55,6 +74,65 @@ def test_conv1d_and_moved_biases(gpt2: GPT2LMHeadModel, tmp_path: Path, side: st
     loaded = PeftModel.from_pretrained(gpt2, tmp_path)
     torch.testing.assert_close(loaded(IDS).logits, expected, rtol=1e-5, atol=1e-5)
     assert json.loads((tmp_path / "adapter_config.json").read_text())["lora_bias"] is (side == "output")
+
+
+NEOX = {"vocab_size": 40, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 12}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"targets": ["query_key_value.q", "query_key_value.v"]},
+        # One layer has two parts and another none: the smaller one's factors are filled up.
+        {"targets": ["query_key_value.k", "query_key_value.v", "dense_h_to_4h"], "side": "output"},
+        {"targets": ["query_key_value.v"], "generator": "wegeft_pl.generators.MLPGenerator"},
+    ],
+)
+def test_parts_of_a_fused_layer(tmp_path: Path, fields: dict) -> None:
+    torch.manual_seed(0)
+    model = GPTNeoXForCausalLM(GPTNeoXConfig(**NEOX)).eval()
+    adapter = perturbed(model, **fields)
+    expected = model(IDS).logits
+    adapter.export_lora(tmp_path, task_type="CAUSAL_LM")
+    adapter.remove()
+    loaded = PeftModel.from_pretrained(model, tmp_path)
+    torch.testing.assert_close(loaded(IDS).logits, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: MixtralForCausalLM(MixtralConfig(**MOE)), gpt_oss], ids=["mixtral", "gpt_oss"]
+)
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"targets": ["gate_up_proj", "down_proj", "q_proj"]},
+        {"targets": ["gate_up_proj.gate", "gate_up_proj.up", "down_proj"], "sharing": "layer"},
+        {"targets": ["gate_up_proj"], "generator": "wegeft_pl.generators.MLPGenerator"},
+    ],
+)
+def test_stacked_experts(make, tmp_path: Path, fields: dict) -> None:
+    torch.manual_seed(0)
+    model = make().eval()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    adapter = perturbed(model, **fields)
+    expected = model(IDS).logits
+    adapter.export_lora(tmp_path, task_type="CAUSAL_LM")
+    adapter.remove()
+    plain = model(IDS).logits
+    assert (plain - expected).abs().max() > 1e-2
+    loaded = PeftModel.from_pretrained(model, tmp_path)
+    torch.testing.assert_close(loaded(IDS).logits, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_what_peft_has_no_place_for_is_refused(tmp_path: Path) -> None:
+    adapter = perturbed(gpt_oss(), targets=["down_proj"], side="output")
+    with pytest.raises(ValueError, match=r"down_proj: the output side moves the experts' bias, which PEFT cannot hold"):
+        adapter.export_lora(tmp_path / "bias")
+    attention = nn.ModuleDict({"attn": nn.MultiheadAttention(8, 2)})
+    adapter = perturbed(attention, targets=["in_proj_weight.q"], rank=2)
+    with pytest.raises(ValueError, match=r"in_proj_weight.q is read by the module around it, not called, and PEFT"):
+        adapter.export_lora(tmp_path / "attention")
 
 
 def test_config_is_what_vllm_and_people_read(llama: LlamaForCausalLM, tmp_path: Path) -> None:

@@ -19,7 +19,15 @@ import torch.distributed as dist
 from safetensors.torch import save_file
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+    PreTrainedModel,
+)
 
 from wegeft_pl import AdapterConfig, MergeReport, inject, merge
 from wegeft_pl.adapter import model_folder
@@ -59,6 +67,7 @@ LLAMA = IDS | {
     "vocab_size": 47,
 }
 GPT2 = IDS | {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 32, "vocab_size": 47}
+MIXTRAL = {"num_key_value_heads": 2, "num_local_experts": 3, "num_experts_per_tok": 2}
 
 
 def build(case: Case) -> PreTrainedModel:
@@ -67,6 +76,8 @@ def build(case: Case) -> PreTrainedModel:
     dtype = getattr(torch, case.base_dtype)
     if case.model == "gpt2":
         return GPT2LMHeadModel(GPT2Config(**(GPT2 | case.config))).to(dtype)
+    if case.model == "mixtral":
+        return MixtralForCausalLM(MixtralConfig(**(LLAMA | MIXTRAL | case.config))).to(dtype)
     return LlamaForCausalLM(LlamaConfig(**(LLAMA | {"num_key_value_heads": 2} | case.config))).to(dtype)
 
 

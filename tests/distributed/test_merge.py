@@ -83,6 +83,11 @@ def test_two_processes(tmp_path: Path) -> None:
         },
         "squared": {"adapter": {"squared": True}, "base_dtype": "float32"},
         "replicas": {"mesh": [2, 1], "adapter": {"side": "output"}},
+        "experts": {"model": "mixtral"},
+        "experts_output": {"model": "mixtral", "adapter": {"side": "output", "targets": ["gate_up_proj", "down_proj"]}},
+        "parts": {"model": "gpt2", "adapter": {"targets": ["c_attn.q", "c_attn.v", "c_fc"]}},
+        "parts_output": {"model": "gpt2", "adapter": {"targets": ["c_attn.q", "c_attn.v"], "side": "output"}},
+        "expert_parts": {"model": "mixtral", "adapter": {"targets": ["gate_up_proj.up", "gate_up_proj.gate"]}},
         "full_0": {"fails_on": 0},
         "full_1": {"fails_on": 1},
     }
@@ -104,6 +109,8 @@ def test_two_processes(tmp_path: Path) -> None:
     assert {tensor.dtype for tensor in check(tmp_path / "trained", exact=True).values()} == {torch.bfloat16}
     assert "lm_head.weight" not in check(tmp_path / "tied", exact=True)
     check(tmp_path / "squared")
+    for name in ("experts", "experts_output", "parts", "parts_output", "expert_parts"):
+        check(tmp_path / name)
     check(tmp_path / "replicas")
     for rank in (0, 1):
         folder = tmp_path / f"full_{rank}"

@@ -45,6 +45,8 @@ class Adapter:
         #: Where the values came from, step by step, when not from training alone (an import, a re-basing); saved with
         #: the adapter, as plain JSON types.
         self.history: list[dict[str, Any]] = []
+        #: What its task wants to be known of it (names of classes), saved with the adapter as plain JSON types.
+        self.about: dict[str, Any] = {}
         self.state = "detached"
 
     @property

@@ -50,7 +50,8 @@ def save(adapter: Adapter, directory: Path, *, overwrite: bool = False, base_nam
 def describe(adapter: Adapter) -> dict[str, Any]:
     """What a reader must know to rebuild the adapter, as plain JSON types, without the base's identity."""
     groups = {group.name: [site.name for site in group.sites] for group in adapter.groups}
-    return description_of(adapter.config, groups, adapter.history)
+    description = description_of(adapter.config, groups, adapter.history)
+    return description | ({"about": adapter.about} if adapter.about else {})
 
 
 def description_of(
@@ -108,6 +109,7 @@ def fill(adapter: Adapter, directory: Path) -> None:
     _check_groups(adapter, directory)
     load_state(adapter, tensors, str(directory / TENSORS))
     adapter.history = read_history(directory)
+    adapter.about = read_about(directory)
 
 
 def read_description(directory: Path) -> tuple[AdapterConfig, Fingerprint]:
@@ -151,6 +153,11 @@ def _check_groups(adapter: Adapter, directory: Path) -> None:
 def read_history(directory: Path) -> list[dict[str, Any]]:
     """What an adapter folder says about where its values came from; empty for one that was only trained."""
     return [dict(step) for step in read_json(directory / CONFIG).get("history", [])]
+
+
+def read_about(directory: Path) -> dict[str, Any]:
+    """What the task that an adapter was trained by wanted to be known of it; empty where it said nothing."""
+    return dict(read_json(directory / CONFIG).get("about", {}))
 
 
 def base_name_of(directory: Path) -> str | None:

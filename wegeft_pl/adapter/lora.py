@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wegeft_pl.adapter.adapter import Adapter
+from wegeft_pl.adapter.lora_experts import expert_tensors, stack_factors
 from wegeft_pl.adapter.owner import OWNER
 from wegeft_pl.adapter.row_change import sites_by_tensor
 from wegeft_pl.adapter.sharded import is_sharded
@@ -65,15 +66,26 @@ def export_lora(
     claim_directory(directory, [TENSORS, CONFIG], overwrite)
     by_tensor = sites_by_tensor(adapter)
     biased = any(site.bias_change() is not None for site in adapter.sites)
-    factors = {name: _factors(sites) for name, sites in by_tensor.items()}
-    rank = max(right.shape[0] for _, right in factors.values())
-    tensors: dict[str, Tensor] = {}
-    for name, sites in by_tensor.items():
-        tensors |= _layer_tensors(sites, *_padded(*factors[name], rank), biased)
+    stacked = {name for name, sites in by_tensor.items() if sites[0].layout.kind.startswith("stack")}
+    stacks = {name: stack_factors(by_tensor[name]) for name in stacked}
+    if stacks:
+        _check_beside_stacks(adapter, biased)
+    factors = {name: _factors(sites) for name, sites in by_tensor.items() if name not in stacked}
+    ranks = [right.shape[0] for _, right in factors.values()] + [right.shape[1] for _, right in stacks.values()]
+    tensors = expert_tensors(stacks, by_tensor, max(ranks))
+    for name in factors:
+        tensors |= _layer_tensors(by_tensor[name], *_padded(*factors[name], max(ranks)), biased)
     for name, parameter in adapter.trained.named_parameters():
         tensors[f"base_model.model.{name}"] = parameter.detach().to(torch.float32).cpu().clone()
     write_tensors(directory / TENSORS, tensors)
-    write_json(directory / CONFIG, _config(adapter, rank, biased, base_name, task_type))
+    write_json(directory / CONFIG, _config(adapter, max(ranks), biased, base_name, task_type))
+
+
+def _check_beside_stacks(adapter: Adapter, biased: bool) -> None:
+    # PEFT refuses such a config only when it is loaded.
+    if biased or any(site.layout.kind == "conv1d" for site in adapter.sites):
+        what = "a moved bias" if biased else "Conv1D layers"
+        raise ValueError(f"PEFT has no LoRA of stacked experts beside {what}; merge the adapter instead")
 
 
 def _factors(sites: list[Site]) -> tuple[Tensor, Tensor]:
@@ -124,6 +136,8 @@ def _convolution_factors(site: Site, left: Tensor, right: Tensor) -> tuple[Tenso
 
 
 def _config(adapter: Adapter, rank: int, biased: bool, base_name: str | None, task_type: str | None) -> dict[str, Any]:
+    stacks = {site.place.tensor for site in adapter.sites if site.layout.kind.startswith("stack")}
+    layers = {site.place.layer for site in adapter.sites if site.place.tensor not in stacks}
     return {
         "peft_type": "LORA",
         "task_type": task_type,
@@ -136,7 +150,8 @@ def _config(adapter: Adapter, rank: int, biased: bool, base_name: str | None, ta
         "fan_in_fan_out": any(site.layout.kind == "conv1d" for site in adapter.sites),
         "inference_mode": True,
         "init_lora_weights": True,
-        "target_modules": _short_targets(adapter.model, {site.place.layer for site in adapter.sites}),
+        "target_modules": _short_targets(adapter.model, layers),
+        "target_parameters": sorted(stacks) or None,
         "modules_to_save": adapter.trained.modules or None,
         "use_rslora": False,
         "use_dora": False,
