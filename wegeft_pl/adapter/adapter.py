@@ -39,6 +39,7 @@ class Adapter:
         self.groups = groups
         self.trained = trained
         self._handles: list[RemovableHandle] = []
+        self._site_handles: list[RemovableHandle] = []
         self._fingerprint: Fingerprint | None = None
         #: The way back from a merge that was asked to keep one.
         self.kept: Kept | None = None
@@ -107,13 +108,14 @@ class Adapter:
         assert self.state == "detached"
         for group in self.groups:
             register(self.model, group)
-        self._handles = [handle for site in self.sites for handle in site.hook()]
-        self._handles += self.trained.hook()
+        self.hook_sites()
+        self._handles = self.trained.hook()
         self.model.__dict__[BOOK] = self
         self.state = "attached"
 
     def detach(self) -> None:
         """Takes hooks and generators off the backbone; the generators stay in the book."""
+        self.unhook_sites()
         for handle in self._handles:
             handle.remove()
         self._handles = []
@@ -126,6 +128,16 @@ class Adapter:
                     delattr(host, OWNER)
         self.model.__dict__.pop(BOOK, None)
         self.state = "detached"
+
+    def hook_sites(self) -> None:
+        """Lets the sites compute their edits."""
+        self._site_handles = [handle for site in self.sites for handle in site.hook()]
+
+    def unhook_sites(self) -> None:
+        """Stops the sites' edits; the generators stay where they are."""
+        for handle in self._site_handles:
+            handle.remove()
+        self._site_handles = []
 
     def remove(self) -> None:
         """Removes the adapter: the backbone computes, and names its parameters, as before the injection.

@@ -79,7 +79,8 @@ def read_reference(path: str | Path, *, ema: bool = False) -> ReferenceFile:
     """Reads a checkpoint of the authors' code: tensors, plain types and an argparse.Namespace, nothing else.
 
     Args:
-        path: the file, or a folder that holds one (``adapter_model.*``, ``last.pth.tar``, ``checkpoint.pth``).
+        path: the file, or a folder that holds one (``adapter_model.*``, ``last.pth.tar``, ``checkpoint.pth``, or
+            the only ``*.pth.tar`` in it).
         ema: read the moving average of the weights instead; a file that has nothing else is read without it too.
 
     Returns:
@@ -113,7 +114,12 @@ def _find(path: Path) -> Path:
     for name in _FILES:
         if (path / name).is_file():
             return path / name
-    raise FileNotFoundError(f"{path} holds none of {', '.join(_FILES)}; give the file itself")
+    only = sorted(path.glob("*.pth.tar"))
+    if len(only) == 1:
+        return only[0]
+    raise FileNotFoundError(
+        f"{path} holds none of {', '.join(_FILES)} and {len(only) or 'no'} *.pth.tar; give the file itself"
+    )
 
 
 def _load(path: Path) -> dict[str, Any]:
