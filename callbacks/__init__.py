@@ -6,8 +6,12 @@ if __name__ != "wegeft_pl.callbacks":
 
 from wegeft_pl.callbacks.adapter_monitor import AdapterMonitor
 from wegeft_pl.callbacks.adapter_saver import AdapterSaver
+from wegeft_pl.callbacks.answer_files import AlpacaEvalAnswers, MTBenchAnswers
 from wegeft_pl.callbacks.before_after import BeforeAfter
+from wegeft_pl.callbacks.best_adapter import BestAdapter
 from wegeft_pl.callbacks.checkpoint import AdapterCheckpoint
+from wegeft_pl.callbacks.cluster_maps import ClusterMaps
+from wegeft_pl.callbacks.confusion import ConfusionReport
 from wegeft_pl.callbacks.injector import WeGeFTInjector
 from wegeft_pl.callbacks.memory import MemoryAccounting
 from wegeft_pl.callbacks.merge import AdapterMerge
@@ -24,7 +28,12 @@ __all__ = [
     "AdapterMerge",
     "AdapterMonitor",
     "AdapterSaver",
+    "AlpacaEvalAnswers",
     "BeforeAfter",
+    "BestAdapter",
+    "ClusterMaps",
+    "ConfusionReport",
+    "MTBenchAnswers",
     "MemoryAccounting",
     "ParameterAccounting",
     "Preemption",

@@ -28,7 +28,6 @@ class AdapterSaver(ReportingCallback):
 
     def __init__(self) -> None:
         self._path: str | None = None
-        self._saved_step = -1
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuses modules that cannot have an adapter, before anything is trained.
@@ -43,7 +42,7 @@ class AdapterSaver(ReportingCallback):
         self._save(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes the adapter, unless the epoch's end just did."""
+        """Writes the adapter, which may be another than at the epoch's end: the best one."""
         self._save(trainer, pl_module)
 
     def report(self) -> Report:
@@ -51,7 +50,7 @@ class AdapterSaver(ReportingCallback):
         return {"paths": {"adapter": self._path}} if self._path is not None else {}
 
     def _save(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if is_trial(trainer) or trainer.global_step == self._saved_step:
+        if is_trial(trainer):
             return
         adapter, folder = adapter_in(self, pl_module), run_folder(trainer) / FOLDER
         if trainer.is_global_zero or is_sharded(
@@ -59,4 +58,4 @@ class AdapterSaver(ReportingCallback):
         ):  # sharded, all ranks give their parts and the first one writes
             adapter.save(folder, overwrite=True, base_name=task_of(self, pl_module).backbone_name)
         trainer.strategy.barrier("adapter saved")
-        self._path, self._saved_step = str(folder), trainer.global_step
+        self._path = str(folder)

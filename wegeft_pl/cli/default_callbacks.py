@@ -13,10 +13,14 @@ from lightning.pytorch import Callback
 
 #: Where the recipe's other callbacks run.
 RECIPE = "the recipe's own"
+#: Only where the recipe lists it.
+BEST = "wegeft_pl.callbacks.BestAdapter"
 
-#: AdapterSaver comes first, so that the adapter is on disk whatever fails at the end of training; merging comes after
-#: all that looks at the trained model; RunReport stays last: it prints what the others have collected.
+#: BestAdapter puts back what the others then save, score and merge; AdapterSaver comes next, so that the adapter is on
+#: disk whatever fails at the end of training; merging comes after all that looks at the trained model; RunReport stays
+#: last: it prints what the others have collected.
 _FIT = (
+    BEST,
     "wegeft_pl.callbacks.AdapterSaver",
     RECIPE,
     "wegeft_pl.callbacks.AdapterCheckpoint",
@@ -70,5 +74,5 @@ def with_defaults(command: str, listed: Sequence[Callback], unwanted: frozenset[
             ordered += rest
             continue
         mine = [callback for callback in listed if isinstance(callback, kinds[path])]
-        ordered += mine or ([] if path in unwanted else [kinds[path]()])
+        ordered += mine or ([] if path in unwanted or path == BEST else [kinds[path]()])
     return ordered
