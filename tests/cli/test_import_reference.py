@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -77,6 +78,33 @@ def test_vision(
     assert facts["checkpoint"] == {"arch": asked[0], "epoch": 99, "metric": pytest.approx(89.7135, abs=1e-4)}
     assert read_tensors(tmp_path / "out/head.safetensors")["head.weight"].shape == (200, 768)
     assert json.loads((tmp_path / "out/adapter_config.json").read_text())["history"][0]["imported"] == checkpoint.name
+
+
+def test_a_folder_with_one_checkpoint_on_a_timm_folder(
+    shared: Path, timm: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/CUB.last.pth.tar").symlink_to(shared / "weights/gift_fgvc/CUB.last.pth.tar")
+    model = timm.create_model("vit_base_patch16_224", num_classes=0, depth=2)
+    timm.models.save_for_hf(model, tmp_path / "vit", safe_serialization=True)
+    arguments = ["import-reference", "--checkpoint", str(tmp_path / "checkpoints"), "--output", str(tmp_path / "out")]
+    assert main([*arguments, "--backbone", str(tmp_path / "vit"), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["base"] == str(tmp_path / "vit")
+    assert facts["groups"] == {"proj": 2}
+    load_adapter(model, tmp_path / "out")  # by its fingerprint: the very weights of the folder
+
+
+def test_a_timm_name_without_a_network_fails_at_once(
+    shared: Path, timm: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("wegeft_pl.backbones.hub._answers", lambda endpoint: False)
+    checkpoint = shared / "weights/gift_fgvc/CUB.last.pth.tar"
+    started = time.monotonic()
+    assert main(["import-reference", "--checkpoint", str(checkpoint), "--output", str(tmp_path / "out")]) == 1
+    assert time.monotonic() - started < 15
+    assert "backbone: cannot load the weights of 'vit_base_patch16_224.augreg_in21k': " in capsys.readouterr().err
 
 
 def test_problems_in_one_line(tmp_path: Path, llama_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from cli.tiny_parts import tiny_parts
 
 from wegeft_pl.cli.main import main
 from wegeft_pl.cli.names import shipped_recipes
@@ -67,16 +68,11 @@ def test_the_headline_recipe_runs_resumes_and_scores_on_real_data(
 def test_every_recipe_runs_on_tiny_parts(
     folder: Path, llama_folder: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    rows = [{"question": f"tom has {i} pens and buys 2", "answer": f"{i}+2={i + 2}\n#### {i + 2}"} for i in range(6)]
     (folder / "data").mkdir()
-    for split in ("train", "test"):
-        (folder / "data" / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (folder / "data" / "input.txt").write_text("to be or not to be, that is the question\n" * 40)
-    window = ["--data.window", "32"] if "PlainText" in shipped_recipes()[name].read_text() else []
     arguments = [
-        "--config", name, "--config", "smoke", "--run_dir", "run", "--model.backbone", str(llama_folder),
-        "--data.path", "data", "--data.batch_size", "2", "--model.dtype", "float32", "--trainer.precision", "32-true",
-        "--trainer.accelerator", "cpu", "--trainer.devices", "1", "--trainer.enable_progress_bar", "false", *window,
+        "--config", name, "--config", "smoke", "--run_dir", "run", "--data.batch_size", "2", "--model.dtype", "float32",
+        "--trainer.precision", "32-true", "--trainer.accelerator", "cpu", "--trainer.devices", "1",
+        "--trainer.enable_progress_bar", "false", *tiny_parts(shipped_recipes()[name], folder / "data", llama_folder),
     ]  # fmt: skip
     try:
         assert main(["fit", *arguments]) == 0, capsys.readouterr().err

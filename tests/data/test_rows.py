@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from wegeft_pl.data.rows import Row, read_rows, read_text, sha256, sha256_rows
+from wegeft_pl.data.rows import Row, read_rows, read_text, read_values, sha256, sha256_rows
 
 COLUMNS = ("question", "answer")
 GOOD = '{"question": "a?", "answer": "b", "other": 3}'
@@ -124,3 +124,9 @@ def test_the_hash_of_rows_without_a_file_depends_on_columns_and_values_only():
     text = '{"answer": "b", "question": "a?"}\n{"answer": "d", "question": "c?"}\n'
     assert sha256_rows(rows) == hashlib.sha256(text.encode()).hexdigest()
     assert sha256_rows(rows[::-1]) != sha256_rows(rows)
+
+
+def test_rows_of_any_type_are_read_as_they_are(tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"a": 1}\n\n[2]\n"c"\n')
+    assert read_values(file) == [({"a": 1}, f"{file}:1"), ([2], f"{file}:3"), ("c", f"{file}:4")]

@@ -4,7 +4,13 @@ from fractions import Fraction
 
 import pytest
 
-from wegeft_pl.metrics import gsm8k_strict, last_number, normalise_number, numbers_equal
+from wegeft_pl.metrics import (
+    gsm8k_strict,
+    last_number,
+    last_number_without_commas,
+    normalise_number,
+    numbers_equal,
+)
 
 
 @pytest.mark.parametrize(
@@ -102,3 +108,31 @@ def test_equality_with_a_tolerance():
 def test_what_is_no_number_equals_nothing():
     assert not numbers_equal("seven", "seven")
     assert not numbers_equal("", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("The answer is 72.", "72"),
+        ("It costs $1,000.50.", "1000.5"),
+        ("so -3", "-3"),
+        ("it is 10-3", "-3"),  # the protocol's own reading of a hyphen
+        ("$5.", "5"),
+        ("5%", "5"),
+        ("1/2", "2"),
+        ("1, 2, 3", "3"),
+        ("1,2", "12"),
+        ("first 4, then 5, so 6 or 7", "7"),
+        ("x1y", "1"),
+        ("007", "7"),
+        ("3..", "3"),
+        ("-", None),
+        (".", None),
+        ("", None),
+        ("none", None),
+        ("\u0663", None),  # a digit, but none of ours
+        ("\u00b2", None),
+    ],
+)
+def test_the_last_number_without_commas(text, expected):
+    assert last_number_without_commas(text) == expected

@@ -187,7 +187,7 @@ _TIMM: tuple[tuple[str, Rule, str], ...] = (
         layers.attention.Attention layers.attention.AttentionRope layers.attention_pool2d.AttentionPool2d
         layers.attention_pool2d.RotAttentionPool2d layers.diff_attention.DiffAttention models.beit.Attention
         models.cait.TalkingHeadAttn models.coat.FactorAttnConvRelPosEnc models.convit.MHSA
-        models.csatv2.SpatialTransformerBlock models.davit.ChannelAttention models.davit.ChannelAttentionV2
+        models.davit.ChannelAttention models.davit.ChannelAttentionV2
         models.davit.WindowAttention models.edgenext.CrossCovarianceAttn models.eva.EvaAttention
         models.fastvit.Attention models.hiera.MaskUnitAttention models.hieradet_sam2.MultiScaleAttention
         models.metaformer.Attention models.mvitv2.MultiScaleAttention models.nest.Attention

@@ -37,7 +37,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     source = resolve(name, needs="tokenizer_config.json")
-    with _one_line_errors("tokenizer", name, source):
+    with one_line_errors("tokenizer", name, source):
         try:
             return AutoTokenizer.from_pretrained(source)
         except Exception as error:
@@ -72,12 +72,12 @@ def load(
     import transformers
 
     auto = transformers.AutoModelForCausalLM if causal_lm else transformers.AutoModel
-    chosen = _dtype(dtype)
+    chosen = dtype_of(dtype)
     if name in architectures.names() and not meta:
         raise ValueError(f"backbone: {name!r} is a shipped architecture without weights; give a hub id or a folder")
     source = name if name in architectures.names() else resolve(name)
-    with _one_line_errors("backbone", name, source):
-        config = _config(name)
+    with one_line_errors("backbone", name, source):
+        config = read_config(name)
     if causal_lm and type(config) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
         raise ValueError(
             f"backbone: {name!r} is a {config.model_type} model, but a causal language model is needed, such as Llama, "
@@ -87,7 +87,7 @@ def load(
     if quantize is not None and stored is not None:
         raise ValueError(f"quantize: the weights of {name!r} are quantised already ({stored}); leave quantize out")
     if meta:
-        with _one_line_errors("backbone", name, source):
+        with one_line_errors("backbone", name, source):
             own = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
             with torch.device("meta"):
                 shapes: PreTrainedModel = auto.from_config(config, dtype=chosen or own)
@@ -97,7 +97,7 @@ def load(
     arguments: dict[str, Any] = {"dtype": chosen or "auto"}
     if quantize is not None:
         arguments |= quantized.loading_arguments(quantize, chosen)
-    with _one_line_errors("backbone", name, source):
+    with one_line_errors("backbone", name, source):
         loaded: Any = auto.from_pretrained(source, output_loading_info=True, **arguments)
         model, info = loaded
         missing = sorted(info["missing_keys"])
@@ -117,8 +117,8 @@ def quantization(name: str) -> str | None:
     Raises:
         ValueError: there is no model of that name.
     """
-    with _one_line_errors("backbone", name, resolve(name)):
-        return quantized.scheme_in(_config(name))
+    with one_line_errors("backbone", name, resolve(name)):
+        return quantized.scheme_in(read_config(name))
 
 
 def checkpoint_activations(model: PreTrainedModel) -> None:
@@ -179,7 +179,12 @@ def save_without_weights(
         tokenizer.save_pretrained(directory)
 
 
-def _dtype(dtype: str) -> torch.dtype | None:
+def dtype_of(dtype: str) -> torch.dtype | None:
+    """The dtype of a name; None for ``"auto"``.
+
+    Raises:
+        ValueError: there is no such name.
+    """
     if dtype == "auto":
         return None
     if dtype not in DTYPES:
@@ -187,7 +192,8 @@ def _dtype(dtype: str) -> torch.dtype | None:
     return DTYPES[dtype]
 
 
-def _config(name: str) -> PretrainedConfig:
+def read_config(name: str) -> PretrainedConfig:
+    """Reads a model's config; transformers' own errors, see :func:`one_line_errors`."""
     from transformers import AutoConfig
 
     shipped = architectures.find(name) if not Path(name).is_dir() else None
@@ -198,7 +204,7 @@ def _config(name: str) -> PretrainedConfig:
 
 
 @contextmanager
-def _one_line_errors(what: str, name: str, source: str) -> Iterator[None]:
+def one_line_errors(what: str, name: str, source: str) -> Iterator[None]:
     """Turns the libraries' messages into one line that names the file and says what to do, and silences retry chatter.
 
     Args:

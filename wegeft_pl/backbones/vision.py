@@ -1,9 +1,16 @@
-"""Backbones from timm."""
+"""Names of timm models, local timm folders, and headless backbones from either."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 import torch
 from torch import nn
+
+from wegeft_pl.backbones import image_weights
+from wegeft_pl.backbones.hub import no_vain_retries
 
 
 def is_timm_name(name: str) -> bool:
@@ -14,31 +21,80 @@ def is_timm_name(name: str) -> bool:
     """
     if "/" in name:
         return False
+    return bool(_timm().is_model(name))
+
+
+def is_timm_folder(name: str | Path) -> bool:
+    """True for a folder in timm's hub format, such as the ``merged/`` of an image classification run."""
+    path = Path(name).expanduser() / "config.json"
+    if not path.is_file():
+        return False
     try:
-        import timm
-    except (ImportError, RuntimeError) as error:
-        # A CPU build of torch beside a torchvision made for another build fails with a RuntimeError.
-        raise ValueError(f"timm cannot be imported ({error}); install the torchvision that belongs to torch") from error
-    return timm.is_model(name)
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        return False  # transformers says what is wrong with it
+    return isinstance(content, dict) and "architecture" in content and "model_type" not in content
 
 
 def load(name: str, *, meta: bool = False) -> nn.Module:
     """Builds a timm model without a classifier, with its pretrained weights or on the meta device without any.
 
     Args:
-        name: a timm model name.
+        name: a timm model name, or a local timm folder.
         meta: build shapes only; nothing is downloaded.
 
     Raises:
-        ValueError: the weights cannot be downloaded.
+        ValueError: the weights cannot be downloaded, or a folder's do not fit its config.
     """
-    import timm
+    model = create(name, pretrained=not meta and not is_timm_folder(name), meta=meta, num_classes=0)
+    if not meta and is_timm_folder(name):
+        state, _ = image_weights.read_state(image_weights.weight_file(name))
+        own = model.state_dict()
+        missing = [tensor for tensor in own if tensor not in state]
+        if missing:
+            raise ValueError(f"backbone: {name} lacks {missing[0]} ({len(missing)} missing tensors); save it again")
+        model.load_state_dict({tensor: state[tensor] for tensor in own})
+    return model
 
-    if meta:
-        with torch.device("meta"):
-            return timm.create_model(name, pretrained=False, num_classes=0)
+
+def create(name: str, *, pretrained: bool, meta: bool, **arguments: Any) -> nn.Module:
+    """Calls timm's factory; the library's messages come out in one line.
+
+    Args:
+        name: a timm model name, or a local timm folder.
+        pretrained: download the weights of the name.
+        meta: on the meta device.
+        arguments: of the factory.
+
+    Raises:
+        ValueError: the weights cannot be downloaded, the folder's architecture is unknown, or the model does not take
+            an argument.
+    """
+    timm = _timm()
+    source = f"local-dir:{Path(name).expanduser().resolve()}" if is_timm_folder(name) else name
     try:
-        return timm.create_model(name, pretrained=True, num_classes=0)
+        if pretrained:
+            with no_vain_retries(name):
+                return timm.create_model(source, pretrained=True, **arguments)
+        with torch.device("meta" if meta else "cpu"):
+            return timm.create_model(source, pretrained=False, **arguments)
     except (OSError, RuntimeError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(f"backbone: cannot load the weights of {name!r}: {first[:300]}") from error
+        raise ValueError(
+            f"backbone: cannot load the weights of {name!r}: {first[:300]} (no network? give a local file with "
+            "--model.weights)"
+        ) from error
+    except TypeError as error:
+        unknown = next((argument for argument in arguments if f"'{argument}'" in str(error)), None)
+        if unknown is None:
+            raise
+        raise ValueError(f"backbone: {name!r} takes no {unknown}; leave it out") from error
+
+
+def _timm() -> Any:
+    try:
+        import timm
+    except (ImportError, RuntimeError) as error:
+        # A CPU build of torch beside a torchvision made for another build fails with a RuntimeError.
+        raise ValueError(f"timm cannot be imported ({error}); install the torchvision that belongs to torch") from error
+    return timm

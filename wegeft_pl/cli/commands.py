@@ -13,10 +13,12 @@ TRAINER_COMMANDS = {
 #: Commands of this project; each lives in the file of its name in wegeft_pl/cli, with _ for -.
 OWN_COMMANDS = {
     "plan": "count parameters and estimate memory of a recipe without loading weights",
+    "data": "show what a recipe makes of its data: tokens, what is learned, lengths, padding",
     "merge": "write a saved adapter into its base model's weights",
     "export": "write a saved adapter in another format, such as LoRA",
     "import-reference": "read a checkpoint of the authors' own code into an adapter folder",
     "compose": "join two saved adapters of one base into one",
+    "clusters": "show what an adapter's clusters look at in images or text",
     "configs": "list, show or copy the recipes that come with the package",
 }
 

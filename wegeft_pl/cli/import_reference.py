@@ -14,6 +14,7 @@ from wegeft_pl.adapter.reference_files import ReferenceFile, read_reference
 from wegeft_pl.adapter.storage import write_tensors
 from wegeft_pl.adapter.whole_folder import whole_folder
 from wegeft_pl.backbones import huggingface, vision
+from wegeft_pl.backbones.build import is_timm
 from wegeft_pl.backbones.names import resolve
 from wegeft_pl.cli.base_model import claim_output
 from wegeft_pl.cli.light_parser import LightParser
@@ -74,8 +75,8 @@ def main(argv: list[str]) -> int:
 
 def _load(name: str, file: ReferenceFile, headless: bool) -> tuple[nn.Module, str]:
     """The backbone as the rest of the package loads it, and the name to keep in the adapter."""
-    if not Path(name).is_dir() and vision.is_timm_name(name):
-        return vision.load(name), name
+    if is_timm(name):
+        return vision.load(name), str(Path(name).resolve()) if Path(name).is_dir() else name
     causal_lm = file.kind == "language" and not headless
     return huggingface.load(name, causal_lm=causal_lm), resolve(name)
 

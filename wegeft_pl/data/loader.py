@@ -88,13 +88,14 @@ class EpochLoader:
         return self._order.num_rows
 
     def state_dict(self) -> dict[str, int]:
-        """Returns the epoch, its rows handed out so far and the rows of a global batch."""
-        return {**self._position, "global_batch": self._order.global_batch}
+        """Returns the epoch, its rows handed out so far and what the order depends on, such as the global batch."""
+        return {**self._position, **self._order.state_dict()}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Makes the next pass over the same epoch skip the rows that were handed out before."""
         self._resume = {name: state[name] for name in ("epoch", "rows")}
         self._position = dict(self._resume)
+        self._order.load_state_dict(state)
 
 
 class NoBatches(CombinedLoader):

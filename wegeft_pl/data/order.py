@@ -94,11 +94,22 @@ class BatchOrder:
         if not self.shuffle:
             done = math.ceil(first / self.global_batch)
             return self._even(list(range(self.num_rows))[self.rank :: self.num_processes])[done:]
-        # A text as the seed: with seed + epoch, epoch 1 of seed 42 would be epoch 0 of seed 43.
-        order = random.Random(f"{self.seed} {self.epoch}").sample(range(self.num_rows), self.num_rows)
+        order = self.epoch_order()
         share = order[first:][self.rank :: self.num_processes]
         batches = [share[start : start + self.batch_size] for start in range(0, len(share), self.batch_size)]
         return batches + ([order[:1]] if self.has_spare_from(first) else [])
+
+    def epoch_order(self) -> list[int]:
+        """Returns the rows of the epoch in their shuffled order, over all processes."""
+        # A text as the seed: with seed + epoch, epoch 1 of seed 42 would be epoch 0 of seed 43.
+        return random.Random(f"{self.seed} {self.epoch}").sample(range(self.num_rows), self.num_rows)
+
+    def state_dict(self) -> dict[str, int]:
+        """Returns what an epoch's order depends on beside its seed; checkpoints keep it with the place in the data."""
+        return {"global_batch": self.global_batch}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Takes up the place of a checkpoint; this order is the same whatever the global batch was."""
 
     def has_spare_from(self, first: int) -> bool:
         """Tells the same where the processes have had ``first`` rows of the epoch's order before."""

@@ -39,19 +39,35 @@ def read_rows(path: str | Path, columns: Sequence[str]) -> list[Row]:
         ValueError: the ending is another one, the text is not UTF-8, a line or the array is not valid JSON, a row is
             not an object, lacks a column or holds something other than a string in it, or there is no row at all.
     """
+    return [check_row(row, columns, place) for row, place in read_values(path)]
+
+
+def read_values(path: str | Path) -> list[tuple[Any, str]]:
+    """Reads every row of a file as it is, each with its place for messages; see :func:`read_rows`.
+
+    Args:
+        path: a .jsonl or .json file.
+
+    Returns:
+        The rows in file order, of any JSON type, each with where it stands.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the ending is another one, the text is not UTF-8 or not valid JSON, or there is no row at all.
+    """
     path = Path(path)
     if path.suffix not in (".jsonl", ".json"):
         raise ValueError(f"{path}: expected a .jsonl or .json file, got the ending {path.suffix!r}")
     text = read_text(path)
     if path.suffix == ".json":
-        rows = [check_row(row, columns, f"{path}: row {number}") for number, row in enumerate(_array(text, path), 1)]
+        rows = [(row, f"{path}: row {number}") for number, row in enumerate(_array(text, path), 1)]
     else:
         rows = []
         # Split at "\n" only: str.splitlines() also splits at U+2028 and others, which JSON allows inside strings.
         for number, line in enumerate(text.split("\n"), 1):
             if line.strip():
                 place = f"{path}:{number}"
-                rows.append(check_row(_parse(line, place), columns, place))
+                rows.append((_parse(line, place), place))
     if not rows:
         raise ValueError(f"{path}: no rows; the data set is empty")
     return rows
@@ -99,6 +115,23 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ValueError(f"{path}:{line}: byte {data[error.start]:#04x} is not UTF-8; save the file as UTF-8") from None
+
+
+def parse_line(data: bytes, place: str) -> Any:
+    """Reads the JSON of one line.
+
+    Args:
+        data: the line's bytes, UTF-8.
+        place: where it stands, for the messages.
+
+    Raises:
+        ValueError: it is not UTF-8 or not valid JSON.
+    """
+    try:
+        return _parse(data.decode("utf-8"), place)
+    except UnicodeDecodeError as error:
+        byte = data[error.start]
+        raise ValueError(f"{place}: byte {byte:#04x} is not UTF-8; save the file as UTF-8") from None
 
 
 def missing(path: Path) -> str:

@@ -81,6 +81,30 @@ def last_number(text: str) -> str | None:
     return _canonical(matches[-1]) if matches else None
 
 
+def last_number_without_commas(text: str) -> str | None:
+    """Extracts the last number after every comma is removed: how the LLM-Adapters arithmetic sets are scored.
+
+    Unlike :func:`last_number` it takes a hyphen for a minus wherever it stands and glues "1,2" together, because scores
+    of other people were counted that way.
+
+    Args:
+        text: a generated answer.
+
+    Returns:
+        The normalised number, or None when the text has none.
+
+    Example:
+        >>> last_number_without_commas("She pays $1,000.50 in all."), last_number_without_commas("it is 10-3")
+        ('1000.5', '-3')
+        >>> last_number_without_commas("half, or 1/2"), last_number_without_commas("none")
+        ('2', None)
+
+    Source: METHOD.md section 8.
+    """
+    found = re.findall(r"-?[0-9]+\.?[0-9]*", text.replace(",", ""))
+    return normalise_number(found[-1]) if found else None
+
+
 def numbers_equal(a: str, b: str, tolerance: float = 0.0) -> bool:
     """Compares two numbers by value, exactly unless a tolerance is given.
 

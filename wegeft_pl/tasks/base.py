@@ -37,9 +37,10 @@ from wegeft_pl.tasks.evaluation import Evaluation
 from wegeft_pl.tasks.guard import StepGuard, StepRecord, stop_message
 from wegeft_pl.tasks.quantized import check_quantised_run, leave_out_of_ddp
 from wegeft_pl.tasks.random_state import RandomStates
-from wegeft_pl.tasks.resumed_settings import settings_not_used
+from wegeft_pl.tasks.resumed_settings import Settings, settings_not_used, settings_of
 from wegeft_pl.tasks.schedule import Schedule
 from wegeft_pl.tasks.sharded_build import build_sharded, start_alike
+from wegeft_pl.tasks.unreached import unreached_groups, unreached_message
 from wegeft_pl.tasks.window import WeightWindow
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -108,7 +109,9 @@ class FineTuneTask(LightningModule):
         self._adapter_folder: Path | None = None
         self._window = WeightWindow()
         self._random = RandomStates()
+        self._reach_unchecked = False
         self._resumed_optimizers: list[dict[str, Any]] | None = None
+        self._optimizer_settings: list[Settings] = []
         #: Which steps were skipped, and what the last ones were like.
         self.steps = StepRecord(guard or StepGuard())
         # The base is in no checkpoint; what must be there is checked by on_load_checkpoint.
@@ -246,6 +249,10 @@ class FineTuneTask(LightningModule):
         """What the optimiser sees: parameters that require a gradient, adapter and others alike."""
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
+    def make_optimizer(self, parameters: list[nn.Parameter]) -> Optimizer:
+        """Makes the optimiser; override it to sort the parameters into groups."""
+        return self.optimizer(parameters)
+
     def configure_optimizers(self) -> Any:
         """Makes the optimiser over the trainable parameters, and the schedule.
 
@@ -257,7 +264,8 @@ class FineTuneTask(LightningModule):
             raise ValueError(
                 "nothing to train: the backbone is frozen and there is no adapter; add the adapter section"
             )
-        optimizer = self.optimizer(parameters)
+        optimizer = self.make_optimizer(parameters)
+        self._optimizer_settings = [settings_of(optimizer)]
         if self.lr_scheduler is None:
             return optimizer
         steps = self.trainer.estimated_stepping_batches
@@ -287,6 +295,7 @@ class FineTuneTask(LightningModule):
             ValueError: another process has another number of batches, and would stop or wait while others compute.
         """
         self._window.clear()
+        self._reach_unchecked = True
         facts = {
             "number of training batches": self.trainer.num_training_batches,
             "trainer": {"accumulate_grad_batches": self.trainer.accumulate_grad_batches},
@@ -294,7 +303,7 @@ class FineTuneTask(LightningModule):
         check_agreement(facts, self.trainer.strategy.root_device)
         self._random.begin(self.device)
         if self._resumed_optimizers is not None:
-            for line in settings_not_used(self.trainer.optimizers, self._resumed_optimizers):
+            for line in settings_not_used(self._optimizer_settings, self._resumed_optimizers):
                 rank_zero_warn(line)
             self._resumed_optimizers = None
 
@@ -315,6 +324,8 @@ class FineTuneTask(LightningModule):
         Raises:
             EveryRankError: the guard says to stop.
         """
+        if self._reach_unchecked:
+            self._check_reach()
         trained = [parameter for parameter in self.trainable_parameters() if parameter.grad is not None]
         gradients = [parameter.grad for parameter in trained if parameter.grad is not None]
         facts = self._window.read(gradients, self.trainer)
@@ -331,6 +342,15 @@ class FineTuneTask(LightningModule):
             self._window.normalise(gradients, facts)
         if scaled or "skip" in (self.guard.nonfinite, self.guard.spike):
             self.log("train/skipped_steps", float(self.steps.total_skipped))
+
+    def _check_reach(self) -> None:
+        self._reach_unchecked = False
+        unreached = [] if self.adapter is None else unreached_groups(self.adapter, self.device)
+        if self.adapter is not None and unreached:
+            message, is_error = unreached_message(self.adapter, unreached)
+            if is_error:
+                raise EveryRankError(message)
+            rank_zero_warn(message)
 
     @property
     def guard(self) -> StepGuard:

@@ -1,4 +1,4 @@
-"""Causal language models: response-only loss, greedy generation for scores, Hugging Face folders.
+"""Causal language models: response-only loss, generation for scores, Hugging Face folders.
 
 Shapes: B batch, T tokens, P prompt tokens, N labelled positions, V vocabulary.
 """
@@ -19,13 +19,16 @@ from torch import Tensor, nn
 
 from wegeft_pl.adapter.sharded import is_sharded
 from wegeft_pl.adapter.weight_files import WeightFiles
-from wegeft_pl.backbones import only_positions
+from wegeft_pl.backbones import only_positions, packing
 from wegeft_pl.distributed import WeightSource, gathered
 from wegeft_pl.losses import causal_lm_loss, labelled_positions
 from wegeft_pl.tasks.base import BatchCount, FineTuneTask, OptimizerFactory
+from wegeft_pl.tasks.code_evaluation import CodeEvaluation, HasPrograms
 from wegeft_pl.tasks.evaluation import Evaluation, HasAnswers, Prediction, TextEvaluation
 from wegeft_pl.tasks.guard import StepGuard
 from wegeft_pl.tasks.offload import ActivationOffload
+from wegeft_pl.tasks.packing_check import PackingCheck
+from wegeft_pl.tasks.sampling import Sampling
 from wegeft_pl.tasks.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -48,6 +51,9 @@ class CausalLMTask(FineTuneTask):
         compile_blocks: see :class:`FineTuneTask`.
         generate: score validation and test by generated answers where the data has prompts, not by the loss alone.
         max_new_tokens: length limit of a generated answer; an answer that reaches it is scored as it is.
+        num_samples: answers to each prompt, for data that scores several (pass@k); more than one needs a temperature.
+        temperature: draw answers at this temperature, by the run's seed; null: greedy, the most likely token.
+        top_p: draw among the most likely tokens that have this probability together.
         optimizer: see :class:`FineTuneTask`.
         lr_scheduler: see :class:`FineTuneTask`.
         guard: see :class:`FineTuneTask`.
@@ -64,6 +70,9 @@ class CausalLMTask(FineTuneTask):
         compile_blocks: bool = False,
         generate: bool = True,
         max_new_tokens: int = 256,
+        num_samples: int = 1,
+        temperature: float | None = None,
+        top_p: float = 1.0,
         optimizer: OptimizerFactory | None = None,
         lr_scheduler: Schedule | None = None,
         guard: StepGuard | None = None,
@@ -78,8 +87,10 @@ class CausalLMTask(FineTuneTask):
         self.activation_offload = activation_offload
         self.generate = generate
         self.max_new_tokens = max_new_tokens
+        self.sampling = Sampling(num_samples, temperature, top_p)
         self._evaluation: Evaluation | None = None
         self._warned = False
+        self._check_packing = PackingCheck()
 
     # Building
 
@@ -131,7 +142,8 @@ class CausalLMTask(FineTuneTask):
         """Sums the next-token loss of a batch over its labelled tokens; logits exist only at those.
 
         Args:
-            batch: ``input_ids``, ``attention_mask``, ``labels`` (B, T) int64, labels -100 where there is no loss.
+            batch: ``input_ids``, ``attention_mask``, ``labels`` (B, T) int64, labels -100 where there is no loss; with
+                ``position_ids`` (B, T) too where rows hold several samples.
 
         Returns:
             loss sum () and number of labelled tokens ().
@@ -142,17 +154,19 @@ class CausalLMTask(FineTuneTask):
         """The logits (N, V) at the positions that predict a labelled token."""
         mask_BT, _ = labelled_positions(batch["labels"])  # noqa: N806
         head = self.model.get_output_embeddings()
-        self._warn_beyond_context(batch["input_ids"].shape[1])
-        samples, tokens = batch["input_ids"].shape
+        self._warn_beyond_context(batch)
+        arguments, mask_BT = packing.model_inputs(self.model, batch, mask_BT)  # noqa: N806
+        samples, tokens = arguments["input_ids"].shape
         offloads = self.activation_offload and torch.is_grad_enabled()
         away = ActivationOffload(self.model).around(samples, tokens) if offloads else nullcontext()
         with only_positions(head, mask_BT), self._fitting(batch["input_ids"]), away:
-            output = self.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
+            output = self.model(**arguments, use_cache=False)
         logits: Tensor = output.logits[0]
         return logits
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Returns the summed loss; see :meth:`FineTuneTask.weighted`."""
+        self._check_packing(self.model, batch)
         loss_sum, num_tokens = self.loss(batch)
         mean = loss_sum.detach() / num_tokens.clamp(min=1)
         self.log("train/loss", mean, prog_bar=True, batch_size=len(batch["input_ids"]))
@@ -162,13 +176,25 @@ class CausalLMTask(FineTuneTask):
     # Scores
 
     def new_evaluation(self) -> Evaluation:
-        """Loss and perplexity, and generated answers where the data module says how to read them."""
+        """Loss and perplexity, and generated answers where the data module says how to read them.
+
+        Raises:
+            ValueError: several answers to each prompt are asked for, and the data scores one.
+        """
         datamodule = getattr(self.trainer, "datamodule", None)
+        if isinstance(datamodule, HasPrograms):
+            generate_samples = self.generate_samples if self.generate else None
+            return CodeEvaluation(self.loss, generate_samples, self.sampling.num_samples, datamodule).to(self.device)
+        if self.generate and self.sampling.num_samples > 1:
+            raise ValueError(
+                f"model.num_samples={self.sampling.num_samples}, and {type(datamodule).__name__} scores one answer to "
+                "each prompt; set it to 1, or give data that is scored by pass@k"
+            )
         extractors = datamodule.answer_extractors if isinstance(datamodule, HasAnswers) else {}
         return TextEvaluation(self.loss, self.generate_answers if self.generate else None, extractors).to(self.device)
 
     def generate_answers(self, batch: Batch) -> list[str]:
-        """Generates one answer per prompt, greedily, with a KV cache.
+        """Generates an answer to each prompt, with a KV cache; the first one where several are asked for.
 
         Args:
             batch: ``prompt_ids`` and ``prompt_mask`` (B, P), left-padded.
@@ -176,9 +202,40 @@ class CausalLMTask(FineTuneTask):
         Returns:
             B texts, without prompt and special tokens.
         """
+        tokens = self._generate(batch)[:: self.sampling.num_samples, batch["prompt_ids"].shape[1] :]
+        return self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+
+    def generate_samples(self, batch: Batch) -> list[list[str]]:
+        """Generates ``num_samples`` answers to each prompt, down to the spaces that they begin with.
+
+        Tokenizers drop the first space of a text, which a program's first line cannot spare: an answer is what prompt
+        and answer decoded together have behind the prompt.
+
+        Args:
+            batch: ``prompt_ids`` and ``prompt_mask`` (B, P), left-padded.
+
+        Returns:
+            B lists of texts, without prompt and special tokens.
+        """
+        tokens = self._generate(batch)
+        prompts = batch["prompt_ids"].repeat_interleave(self.sampling.num_samples, dim=0)
+        width = prompts.shape[1]
+        asked, whole, alone = (
+            self.tokenizer.batch_decode(ids, skip_special_tokens=True) for ids in (prompts, tokens, tokens[:, width:])
+        )
+        texts = [
+            both[len(prompt) :] if both.startswith(prompt) else answer
+            for prompt, both, answer in zip(asked, whole, alone, strict=True)
+        ]
+        number = self.sampling.num_samples
+        return [texts[place : place + number] for place in range(0, len(texts), number)]
+
+    def _generate(self, batch: Batch) -> Tensor:
+        """The ids (B * num_samples, P + A) of prompts and answers."""
         prompts = batch["prompt_ids"]
         whole = self.sharding is not None and self.sharding.gather_to_generate
-        with torch.no_grad(), self._fitting(prompts), gathered(self.model) if whole else nullcontext():
+        drawing = self.sampling.drawing(batch.get("id", [0]))
+        with torch.no_grad(), self._fitting(prompts), drawing, gathered(self.model) if whole else nullcontext():
             tokens = self.model.generate(  # type: ignore[operator]  # nn.Module.__getattr__ hides the mixin's method
                 input_ids=prompts,
                 attention_mask=batch["prompt_mask"],
@@ -188,15 +245,20 @@ class CausalLMTask(FineTuneTask):
                 **self.decoding,
             )
         assert isinstance(tokens, Tensor)
-        return self.tokenizer.batch_decode(tokens[:, prompts.shape[1] :], skip_special_tokens=True)
+        return tokens
 
     @property
     def context(self) -> int | None:
         """How many tokens the base was built for, where its config says so."""
         return getattr(self.model.config, "max_position_embeddings", None)  # not every architecture has a limit
 
-    def _warn_beyond_context(self, tokens: int) -> None:
-        if not self._warned and self.context is not None and tokens > self.context:
+    def _warn_beyond_context(self, batch: Batch) -> None:
+        tokens = batch["input_ids"].shape[1]
+        if self._warned or self.context is None or tokens <= self.context:
+            return
+        if packing.is_packed(batch):  # a row may be longer than any sample in it
+            tokens = int((batch["position_ids"] * batch["attention_mask"]).max()) + 1
+        if tokens > self.context:
             self._warned = True
             rank_zero_warn(
                 f"a sequence has {tokens} tokens and the base was built for {self.context}; lower --data.max_length"
@@ -223,11 +285,7 @@ class CausalLMTask(FineTuneTask):
         stop.discard(None)
         pad = self.tokenizer.pad_token_id
         return {
-            "do_sample": False,
-            "num_beams": 1,
-            "temperature": None,
-            "top_p": None,
-            "top_k": None,
+            **self.sampling.settings,
             "max_new_tokens": self.max_new_tokens,
             "eos_token_id": sorted(stop),
             "pad_token_id": pad if pad is not None else min(stop, default=0),
@@ -287,7 +345,7 @@ class CausalLMTask(FineTuneTask):
     def count_batch(self, batch: Batch) -> BatchCount:
         """Counts samples, tokens without padding and tokens with it."""
         mask = batch["attention_mask"]
-        return BatchCount(len(mask), mask.sum(), mask.numel())
+        return BatchCount(batch.get("num_samples", len(mask)), mask.sum(), mask.numel())
 
     @torch.no_grad()
     def probe_output(self, batch: Batch) -> Tensor:

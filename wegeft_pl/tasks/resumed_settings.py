@@ -7,13 +7,21 @@ from typing import Any
 
 from torch.optim import Optimizer
 
+#: Settings of an optimiser's groups, by name and without their parameters.
+Settings = list[dict[str, Any]]
 
-def settings_not_used(optimizers: Sequence[Optimizer], saved: Sequence[dict[str, Any]]) -> list[str]:
+
+def settings_of(optimizer: Optimizer) -> Settings:
+    """What an optimiser was made with, group by group; to be read before a checkpoint's settings take their place."""
+    return [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
+
+
+def settings_not_used(wanted: Sequence[Settings], saved: Sequence[dict[str, Any]]) -> list[str]:
     """Finds settings that were changed between a checkpoint and the run that goes on from it.
 
     Args:
-        optimizers: of the run, as its recipe made them.
-        saved: their states in the checkpoint.
+        wanted: of the run's optimisers, as its recipe made them; see :func:`settings_of`.
+        saved: the optimisers' states in the checkpoint.
 
     Returns:
         A line for each, ready to be shown.
@@ -22,19 +30,23 @@ def settings_not_used(optimizers: Sequence[Optimizer], saved: Sequence[dict[str,
         >>> import torch
         >>> def make(lr: float) -> Optimizer:
         ...     return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
-        >>> settings_not_used([make(0.1)], [make(0.5).state_dict()])
+        >>> settings_not_used([settings_of(make(0.1))], [make(0.5).state_dict()])
         ['optimizer.lr 0.1 is not used: the checkpoint goes on with 0.5; start a new run to change it']
     """
     lines = []
-    for optimizer, state in zip(optimizers, saved, strict=True):
-        for group in state["param_groups"]:
-            for name, wanted in optimizer.defaults.items():
+    for groups, state in zip(wanted, saved, strict=True):
+        for now, then in zip(groups, state["param_groups"], strict=False):
+            for name, value in now.items():
+                if name.startswith("initial_"):
+                    continue
                 # A schedule moves the rate and keeps the one it started from beside it.
-                found = group.get(f"initial_{name}", group.get(name))
-                known = isinstance(wanted, int | float | str | tuple) and name in group
-                if known and found != wanted and not (isinstance(wanted, tuple) and tuple(found) == wanted):
+                own, found = (group.get(f"initial_{name}", group.get(name)) for group in (now, then))
+                known = isinstance(value, int | float | str | tuple) and name in then
+                if isinstance(own, tuple) and isinstance(found, list):
+                    found = tuple(found)
+                if known and found != own:
                     lines.append(
-                        f"optimizer.{name} {wanted} is not used: the checkpoint goes on with {found}; start a new run "
+                        f"optimizer.{name} {own} is not used: the checkpoint goes on with {found}; start a new run "
                         "to change it"
                     )
     return list(dict.fromkeys(lines))

@@ -74,3 +74,11 @@ def test_a_blank_batch_has_no_labels_and_no_ids():
     assert empty["id"] == [-1, -1]
     assert batch["labels"][1, 1] == 4
     assert "id" not in blank({"labels": batch["labels"]})
+
+
+def test_tasks_stay_beside_their_rows():
+    examples = [ScoredExample(0, "a", "1", SHORT, "boolq"), ScoredExample(1, "b", "2", LONG, "piqa")]
+    assert ScoreCollator(0)(examples)["task"] == ["boolq", "piqa"]
+    assert "task" not in ScoreCollator(0)([ScoredExample(0, "a", "1", SHORT)])
+    with pytest.raises(AssertionError, match="some rows have a task and some have none"):
+        ScoreCollator(0)([examples[0], ScoredExample(1, "b", "2", LONG)])

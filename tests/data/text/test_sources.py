@@ -5,7 +5,7 @@ import types
 
 import pytest
 
-from wegeft_pl.data.text.sources import find_files, find_path, read_hub_rows
+from wegeft_pl.data.text.sources import find_files, find_path, load_hub_split, read_hub_rows
 
 ROW = {"question": "a?", "answer": "#### 1"}
 
@@ -76,3 +76,14 @@ def test_the_missing_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install wegeft-pl\[hub\]"):
         read_hub_rows("a/b", "main", "train", tuple(ROW))
+
+
+def test_a_branch_is_asked_for_where_one_is_named(monkeypatch):
+    def load_dataset(repository, config, split, **more):
+        return [{"asked": (repository, config, split, more)}]
+
+    fake_hub(monkeypatch, load_dataset)
+    assert list(load_hub_split("a/b", None, "train", "refs/convert/parquet")) == [
+        {"asked": ("a/b", None, "train", {"revision": "refs/convert/parquet"})}
+    ]
+    assert list(load_hub_split("a/b", "c", "test")) == [{"asked": ("a/b", "c", "test", {})}]

@@ -1,34 +1,22 @@
-"""What every text data module is: splits tokenised once, and loaders over them."""
+"""What every text data module is: splits tokenised once, with the task's tokenizer or one of its own."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lightning.pytorch import LightningDataModule
-from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import Dataset
 
 from wegeft_pl.backbones.huggingface import load_tokenizer
-from wegeft_pl.data.loader import EpochLoader, NoBatches
-from wegeft_pl.data.order import BatchOrder
-from wegeft_pl.data.place import check_same_data, other_batch, training_data
+from wegeft_pl.data.base import FineTuneDataModule
+from wegeft_pl.data.base import check_least as check_least
+from wegeft_pl.data.sources import Split
 from wegeft_pl.data.text.collate import blank, get_pad_id
-from wegeft_pl.data.text.sources import Split
 from wegeft_pl.data.text.tokenize import Tokenizer
 
-#: The splits that each of Lightning's stages needs.
-STAGES: dict[str, tuple[Split, ...]] = {
-    "fit": ("train", "val"),
-    "validate": ("val",),
-    "test": ("test",),
-    "predict": ("test",),
-}
 
-
-class TextDataModule(LightningDataModule, ABC):
+class TextDataModule(FineTuneDataModule):
     """Tokenises the splits that a stage needs, once, and serves them in seeded batches.
 
     A subclass says how a split is built and batched. The tokenizer comes from the task unless it is named here.
@@ -56,30 +44,15 @@ class TextDataModule(LightningDataModule, ABC):
         pad_to_multiple_of: int | None,
         seed: int,
     ) -> None:
-        super().__init__()
-        self.path = path
+        super().__init__(path, batch_size, eval_batch_size, num_workers, seed)
         self.tokenizer = tokenizer
-        self.batch_size = batch_size
-        self.eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
-        self.num_workers = num_workers
         self.pad_to_multiple_of = pad_to_multiple_of
-        self.seed = seed
-        check_least("batch_size", batch_size, 1)
-        check_least("eval_batch_size", eval_batch_size, 1)
-        check_least("num_workers", num_workers, 0)
         check_least("pad_to_multiple_of", pad_to_multiple_of, 1)
         self._encoded_with: Tokenizer | None = None
-        self._splits: dict[Split, Dataset | None] = {}
-        self._train_loader: EpochLoader | None = None
-        self._position: dict[str, Any] | None = None
 
     @abstractmethod
     def build_split(self, split: Split, tokenizer: Tokenizer) -> Dataset | None:
         """Reads and tokenises one split; None when the data has no such split."""
-
-    @abstractmethod
-    def describe(self) -> dict[str, object]:
-        """Returns what a run's record says of the data, in plain JSON types; counts cover the splits built so far."""
 
     @property
     def answer_extractors(self) -> Mapping[str, Callable[[str], str | None]]:
@@ -96,15 +69,20 @@ class TextDataModule(LightningDataModule, ABC):
         if tokenizer is not self._encoded_with:  # another task's tokenizer: ids from the old one would be wrong
             self._splits.clear()
             self._encoded_with = tokenizer
-        for split in ("train", "val", "test") if stage is None else STAGES[stage]:
-            if split not in self._splits:
-                self._splits[split] = self.build_split(split, tokenizer)
-        needed = None if stage is None else STAGES[stage][0]
-        if needed is not None and self._splits[needed] is None:
-            raise ValueError(
-                f"{TrainerFn(stage).value} needs {needed} rows, and {self.path or 'the data set'} has none; "
-                f"add a {needed}.jsonl to the folder, or hold rows out of train with data.{needed}_size"
-            )
+        super().setup(stage)
+
+    def make_split(self, split: Split) -> Dataset | None:
+        """Builds the dataset of one split with the tokenizer that setup found."""
+        assert self._encoded_with is not None
+        return self.build_split(split, self._encoded_with)
+
+    def how_to_add(self, split: Split) -> str:
+        """Words the way out where the data has no rows of a split that is needed."""
+        return f"add a {split}.jsonl to the folder, or hold rows out of train with data.{split}_size"
+
+    def make_blank(self, batch: Any) -> Any:
+        """Takes labels and ids off a batch that only keeps a process in step with the others."""
+        return blank(batch)
 
     def resolve_tokenizer(self) -> Tokenizer:
         """Returns the tokenizer named here, or else the task's.
@@ -120,96 +98,20 @@ class TextDataModule(LightningDataModule, ABC):
             raise ValueError("no tokenizer: give the data module one (tokenizer=...), or attach it to a Trainer's task")
         return self.trainer.lightning_module.tokenizer  # type: ignore[return-value]
 
-    def train_dataloader(self) -> EpochLoader:
-        """Returns the shuffled training batches of this process."""
-        dataset = self._dataset("train")
-        assert dataset is not None
-        # overfit_batches asks for the same batches every epoch.
-        shuffle = self.trainer is None or not self.trainer.overfit_batches  # type: ignore[attr-defined]
-        self._train_loader = self._loader("train", dataset, self.batch_size, shuffle)
-        if self._position is not None:
-            self._train_loader.load_state_dict(self._position)
-            self._position = None  # a later fit of the same module starts at its own place
-        return self._train_loader
+    def preview(self, num_samples: int) -> dict[str, Any]:
+        """Adds samples with what is learned in them, lengths, and the share of padding."""
+        from wegeft_pl.data.text.preview import text_preview  # which knows the datasets of modules derived from this
 
-    def state_dict(self) -> dict[str, Any]:
-        """Returns the place in the training data, and what tells this data and its order from another.
+        settings = (self.batch_size, self.packed_length, self.seed, num_samples)
+        return {**super().preview(num_samples), "text": text_preview(self._splits, self.resolve_tokenizer(), *settings)}
 
-        Lightning restores the loader's own state too late where the schedule asks for the number of steps: the loader
-        is set up for that before the loops are restored. The data module's state comes before either.
-        """
-        if self._train_loader is None:
-            return {}
-        return {**self._train_loader.state_dict(), "data": training_data(self.describe())}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keeps the place for the next training loader; a checkpoint that is only tested has no place to resume at.
-
-        Raises:
-            ValueError: the checkpoint was trained on other data, or by an earlier version of this package.
-        """
-        if self.trainer is not None and self.trainer.state.fn != TrainerFn.FITTING:
-            return
-        check_same_data(state_dict, self.describe())
-        self._position = dict(state_dict)
-        if self._train_loader is not None:  # sharded strategies restore after the optimiser's setup asked for it
-            self._train_loader.load_state_dict(self._position)
-        note = other_batch(state_dict, self.batch_size * self.shares()[0], len(self._dataset("train")))  # type: ignore[arg-type]
-        if note is not None:
-            rank_zero_info(note)
-
-    def val_dataloader(self) -> EpochLoader | NoBatches:
-        """Returns the validation batches of this process; none without validation rows."""
-        return self._eval_dataloader("val")
-
-    def test_dataloader(self) -> EpochLoader | NoBatches:
-        """Returns the test batches of this process; none without test rows."""
-        return self._eval_dataloader("test")
-
-    def predict_dataloader(self) -> EpochLoader | NoBatches:
-        """Returns the test batches, whose prompts are answered."""
-        return self._eval_dataloader("test")
-
-    def make_order(self, dataset: Any, batch_size: int, shuffle: bool) -> BatchOrder:
-        """Makes the order of a split: seeded, another one each epoch, shared out among processes."""
-        return BatchOrder(len(dataset), batch_size, shuffle, self.seed, *self.shares())
-
-    @abstractmethod
-    def make_collate(self, split: Split) -> Callable[[list[Any]], Any]:
-        """Makes the function that turns a list of the split's examples into a batch."""
-
-    def shares(self) -> tuple[int, int]:
-        """Returns among how many processes data is shared out, and which of them this one is."""
-        kwargs = None if self.trainer is None else self.trainer.distributed_sampler_kwargs
-        return (1, 0) if kwargs is None else (kwargs["num_replicas"], kwargs["rank"])
+    @property
+    def packed_length(self) -> int | None:
+        """Tokens of a packed row; None where rows cannot be packed."""
+        return None
 
     @property
     def pad_id(self) -> int:
         """The id that pads batches."""
         assert self._encoded_with is not None
         return get_pad_id(self._encoded_with)
-
-    def _eval_dataloader(self, split: Split) -> EpochLoader | NoBatches:
-        dataset = self._dataset(split)
-        if dataset is None:
-            return NoBatches()
-        return self._loader(split, dataset, self.eval_batch_size, shuffle=False)
-
-    def _loader(self, split: Split, dataset: Dataset, batch_size: int, shuffle: bool) -> EpochLoader:
-        order = self.make_order(dataset, batch_size, shuffle)
-        return EpochLoader(dataset, order, self.make_collate(split), self.num_workers, blank)
-
-    def _dataset(self, split: Split) -> Dataset | None:
-        if split not in self._splits:
-            raise ValueError(f"the {split} split is not built; call setup() first")
-        return self._splits[split]
-
-
-def check_least(name: str, value: float | None, least: float) -> None:
-    """Refuses a value below its least one; None passes.
-
-    Raises:
-        ValueError: ``value`` is below ``least``.
-    """
-    if value is not None and value < least:
-        raise ValueError(f"data.{name} must be at least {least}, got {value}")

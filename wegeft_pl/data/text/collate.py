@@ -15,7 +15,7 @@ from torch import Tensor
 from wegeft_pl.data.text.tokenize import EncodedExample, Tokenizer
 from wegeft_pl.losses import IGNORED
 
-Batch = dict[str, Tensor | list[str] | list[int]]
+Batch = dict[str, Tensor | list[str] | list[int] | int]
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,14 @@ class ScoredExample:
         prompt: the prompt's text.
         reference: the gold answer, extracted.
         encoded: its ids and labels.
+        task: which of several mixed data sets the row is from; None where there is one.
     """
 
     id: int
     prompt: str
     reference: str
     encoded: EncodedExample
+    task: str | None = None
 
 
 def get_pad_id(tokenizer: Tokenizer) -> int:
@@ -106,7 +108,8 @@ class ScoreCollator:
     """Makes a batch for loss and generation: :class:`LossCollator`'s tensors, prompts padded on the left, and texts.
 
     Adds ``prompt_ids`` and ``prompt_mask`` (B, P) int64, ``id`` (list of int), ``prompt`` and ``reference`` (lists of
-    str). Generation continues at the right end, which is why prompts are padded on the left.
+    str), and ``task`` (list of str) where the examples have one. Generation continues at the right end, which is why
+    prompts are padded on the left.
 
     Args:
         pad_id: the id of padding.
@@ -119,6 +122,8 @@ class ScoreCollator:
     def __call__(self, examples: Sequence[ScoredExample]) -> Batch:
         """Pads one batch."""
         prompts = [example.encoded.prompt_ids for example in examples]
+        tasks = [example.task for example in examples if example.task is not None]
+        assert len(tasks) in (0, len(examples)), "some rows have a task and some have none"
         return {
             **LossCollator(self.pad_id, self.pad_to_multiple_of)([example.encoded for example in examples]),
             "prompt_ids": pad(prompts, self.pad_id, "left", self.pad_to_multiple_of),
@@ -126,6 +131,7 @@ class ScoreCollator:
             "id": [example.id for example in examples],
             "prompt": [example.prompt for example in examples],
             "reference": [example.reference for example in examples],
+            **({"task": tasks} if tasks else {}),
         }
 
 

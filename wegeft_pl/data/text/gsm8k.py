@@ -7,6 +7,7 @@ from functools import partial
 
 from wegeft_pl.data.text.prompted import PromptedDataModule
 from wegeft_pl.data.text.prompts import PromptTemplate
+from wegeft_pl.data.text.token_cache import CACHE_DIR
 from wegeft_pl.metrics import gsm8k_strict, last_number
 
 
@@ -36,6 +37,11 @@ class GSM8KDataModule(PromptedDataModule):
         num_workers: processes that collate batches; 0 is right nearly always.
         pad_to_multiple_of: round sequence lengths up to a multiple of this; null: no rounding.
         seed: seed of the training order and of the held-out rows.
+        packing: put several training samples into one row of ``max_length`` tokens, each blind to the others.
+        group_by_length: make training batches of samples of similar length.
+        num_proc: processes that tokenise; null: this one, where a fast tokenizer has threads of its own.
+        cache_dir: folder that keeps the tokens of 1,000 rows or more for the next run; null: none.
+        streaming: read rows and tokens from files as they are needed, for .jsonl files larger than memory.
 
     Raises:
         ValueError: a size is out of range, or the prompt template is unknown.
@@ -64,6 +70,11 @@ class GSM8KDataModule(PromptedDataModule):
         num_workers: int = 0,
         pad_to_multiple_of: int | None = None,
         seed: int = 42,
+        packing: bool = False,
+        group_by_length: bool = False,
+        num_proc: int | None = None,
+        cache_dir: str | None = CACHE_DIR,
+        streaming: bool = False,
     ) -> None:
         super().__init__(
             path=path,
@@ -83,6 +94,11 @@ class GSM8KDataModule(PromptedDataModule):
             num_workers=num_workers,
             pad_to_multiple_of=pad_to_multiple_of,
             seed=seed,
+            packing=packing,
+            group_by_length=group_by_length,
+            num_proc=num_proc,
+            cache_dir=cache_dir,
+            streaming=streaming,
         )
 
     @property

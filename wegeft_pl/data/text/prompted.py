@@ -3,27 +3,41 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar
 
-from lightning.pytorch.utilities import rank_zero_only
-from rich.console import Console
 from torch.utils.data import Dataset
 
-from wegeft_pl.data.rows import read_rows, sha256, sha256_rows
+from wegeft_pl.data.grouping import GroupedOrder
+from wegeft_pl.data.order import BatchOrder
+from wegeft_pl.data.rows import Row, read_rows, sha256, sha256_rows
 from wegeft_pl.data.text.base import TextDataModule, check_least
 from wegeft_pl.data.text.collate import LossCollator, ScoreCollator, ScoredExample
+from wegeft_pl.data.text.encode_split import Encoding
+from wegeft_pl.data.text.packing import PackedCollator, PackedOrder, PackedRows
 from wegeft_pl.data.text.prompts import get_template
 from wegeft_pl.data.text.sources import Split, find_files, read_hub_rows
+from wegeft_pl.data.text.split_counts import SplitCounts
 from wegeft_pl.data.text.splits import NumberedRows, hold_out
-from wegeft_pl.data.text.tokenize import ExampleEncoder, Tokenizer
+from wegeft_pl.data.text.stream import StreamedRows
+from wegeft_pl.data.text.token_cache import CACHE_DIR
+from wegeft_pl.data.text.token_store import Chosen, facts_of
+from wegeft_pl.data.text.tokenize import EncodedExample, ExampleEncoder, PairTaker, TextPair, Tokenizer
 
 
 class Examples(Dataset[Any]):
-    """A list of examples as a dataset."""
+    """A list of examples as a dataset.
 
-    def __init__(self, examples: Sequence[Any]) -> None:
+    Args:
+        examples: by number.
+        lengths: tokens of each, where batches are to be made by length.
+    """
+
+    def __init__(self, examples: Sequence[Any], lengths: Sequence[int] = ()) -> None:
         self.examples = examples
+        self.lengths = lengths
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -61,9 +75,16 @@ class PromptedDataModule(TextDataModule):
         num_workers: see there.
         pad_to_multiple_of: see there.
         seed: see there.
+        packing: put several training samples into one row of ``max_length`` tokens, each blind to the others.
+        group_by_length: make training batches of samples of similar length.
+        num_proc: processes that tokenise; null: this one, where a fast tokenizer has threads of its own.
+        cache_dir: folder that keeps the tokens of 1,000 rows or more for the next run, named by the hash of texts,
+            tokenizer and lengths; null: none.
+        streaming: read rows where they stand in the file and keep tokens in ``cache_dir`` alone, for .jsonl files
+            larger than memory; batches are the same.
 
     Raises:
-        ValueError: a size is out of range, or the prompt template is unknown.
+        ValueError: a size is out of range, the prompt template is unknown, or two options exclude each other.
     """
 
     #: Id and configuration on the hub, and the hub's names of the splits.
@@ -89,6 +110,11 @@ class PromptedDataModule(TextDataModule):
         num_workers: int,
         pad_to_multiple_of: int | None,
         seed: int,
+        packing: bool = False,
+        group_by_length: bool = False,
+        num_proc: int | None = None,
+        cache_dir: str | None = CACHE_DIR,
+        streaming: bool = False,
     ) -> None:
         super().__init__(path, tokenizer, batch_size, eval_batch_size, num_workers, pad_to_multiple_of, seed)
         self.columns = (question_column, answer_column)
@@ -102,11 +128,18 @@ class PromptedDataModule(TextDataModule):
             check_least(f"{split}_size", size, 0)
         for split, limit in self.limits.items():
             check_least(f"limit_{split}", limit, 1)
+        if packing and group_by_length:
+            raise ValueError(
+                "data.packing leaves no padding for data.group_by_length to save; set one of them to false"
+            )
+        if streaming and path is None:
+            raise ValueError("data.streaming reads local .jsonl files, and data.path is null; give a file or a folder")
+        self.packing = packing
+        self.group_by_length = group_by_length
+        self.encoding = Encoding(num_proc, cache_dir, streaming)
         self._rows: dict[Split, NumberedRows] | None = None
         self._sha256: dict[str, str] = {}
-        self._counts: dict[str, dict[str, int]] = {
-            name: {} for name in ("rows", "truncated", "dropped", "unlabelled", "tokens", "labelled_tokens")
-        }
+        self._counts = SplitCounts(max_length)
 
     @abstractmethod
     def reference(self, answer: str) -> str | None:
@@ -129,31 +162,73 @@ class PromptedDataModule(TextDataModule):
         if not rows:
             return None
         encoder = ExampleEncoder(tokenizer, self.max_length, self.train_on_prompt)
-        question_column, answer_column = self.columns
-        examples = []
-        for number, row in rows:
-            reference = self.reference(row[answer_column])
-            if reference is None:
-                raise ValueError(f"{row.place}: {self.malformed(row[answer_column])}")
-            prompt = self.template.format_prompt(row[question_column])
-            encoded = encoder.encode(prompt, self.template.format_response(row[answer_column]))
-            examples.append(ScoredExample(number, prompt, reference, encoded))
-        kept = [example for example in examples if example.encoded.has_label]
-        if not kept:
-            shortest = min(example.encoded.prompt_length for example in examples)
-            raise ValueError(
-                f"{split}: none of {len(examples)} rows has a label left at data.max_length={self.max_length}; "
-                f"the shortest prompt has {shortest} tokens: raise data.max_length above that"
-            )
-        self._count(split, examples, kept)
         if split == "train":
-            return Examples([example.encoded for example in kept])
+            encoded = self.encoding(encoder, partial(self._pairs, rows, encoder), len(rows), split)
+            kept = self._counts.count(split, encoded)
+            return self._training_set(Chosen(encoded, kept), facts_of(encoded).lengths[kept].tolist())
+        examples = self._scored(split, rows, encoder)
+        self._counts.count(split, [example.encoded for example in examples])
         return Examples(sorted(examples, key=lambda example: -example.encoded.prompt_length))
+
+    def _pairs(self, rows: NumberedRows, encoder: ExampleEncoder) -> Iterator[TextPair]:
+        """Puts the training texts together, row by row."""
+        taker = PairTaker(encoder)
+        for number, row in rows:
+            self.make_example("train", number, row, taker)
+            pair = taker.take(row.place)
+            assert pair is not None, "a training row's example is made with the encoder it was given"
+            yield pair
+
+    def _scored(self, split: Split, rows: NumberedRows, encoder: ExampleEncoder) -> list[ScoredExample]:
+        """Makes the examples of a split that is evaluated, tokenised together."""
+        taker = PairTaker(encoder)
+        made = [(self.make_example(split, number, row, taker), taker.take(row.place)) for number, row in rows]
+        pairs = [pair for _, pair in made if pair is not None]
+        encoded = iter(self.encoding(encoder, lambda: pairs, len(pairs), split))
+        return [one if pair is None else replace(one, encoded=next(encoded)) for one, pair in made]
+
+    def _training_set(self, examples: Sequence[EncodedExample], lengths: list[int]) -> Dataset:
+        if not self.packing:
+            return Examples(examples, lengths)
+        packed = PackedRows(examples, lengths, self.max_length, self.seed)
+        self._counts.counts["packed_rows"] = {"train": len(packed)}
+        return packed
+
+    def make_order(self, dataset: Any, batch_size: int, shuffle: bool) -> BatchOrder:
+        """Makes the order of a split: seeded in training, by packed rows or by length where asked for."""
+        rest = (batch_size, shuffle, self.seed, *self.shares())
+        if isinstance(dataset, PackedRows):
+            return PackedOrder(dataset, *rest)
+        if self.group_by_length and shuffle:
+            return GroupedOrder(dataset.lengths, *rest)
+        return super().make_order(dataset, batch_size, shuffle)
+
+    def make_example(self, split: Split, number: int, row: Row, encoder: ExampleEncoder) -> ScoredExample:
+        """Makes one row's example: prompt, response and reference.
+
+        Call ``encoder.encode`` once and put what it returns into the example: rows are tokenised together, later, and
+        until then it holds no tokens. A training row's example is made more than once.
+
+        Raises:
+            ValueError: the gold answer has no reference.
+        """
+        question_column, answer_column = self.columns
+        reference = self.reference(row[answer_column])
+        if reference is None:
+            raise ValueError(f"{row.place}: {self.malformed(row[answer_column])}")
+        prompt = self.template.format_prompt(row[question_column])
+        encoded = encoder.encode(prompt, self.template.format_response(row[answer_column]))
+        return ScoredExample(number, prompt, reference, encoded)
+
+    @property
+    def packed_length(self) -> int:
+        """Tokens of a packed row."""
+        return self.max_length
 
     def make_collate(self, split: Split) -> Callable[[list[Any]], Any]:
         """Makes the collator: loss tensors for train, and prompts and references beside them for the rest."""
-        collator = LossCollator if split == "train" else ScoreCollator
-        return collator(self.pad_id, self.pad_to_multiple_of)
+        training = PackedCollator if self.packing else LossCollator
+        return (training if split == "train" else ScoreCollator)(self.pad_id, self.pad_to_multiple_of)
 
     def describe(self) -> dict[str, object]:
         """Returns name, path, rows, file hashes, template, and counts by split, in plain JSON types."""
@@ -167,7 +242,10 @@ class PromptedDataModule(TextDataModule):
             "max_length": self.max_length,
             "train_on_prompt": self.train_on_prompt,
             "seed": self.seed,
-            **{name: dict(counts) for name, counts in self._counts.items()},
+            # Only where it is on, so that checkpoints of earlier versions still fit.
+            **({"packing": True} if self.packing else {}),
+            **({"group_by_length": True} if self.group_by_length else {}),
+            **{name: dict(counts) for name, counts in self._counts.counts.items()},
         }
 
     def _read(self) -> dict[Split, NumberedRows]:
@@ -179,28 +257,11 @@ class PromptedDataModule(TextDataModule):
                 self._sha256[name] = sha256_rows(rows)
         else:
             for split, file in find_files(self.path).items():
-                found[split] = list(enumerate(read_rows(file, self.columns)))
-                self._sha256[file.name] = sha256(file)
+                if self.encoding.streaming:
+                    found[split] = streamed = StreamedRows(file, self.columns)
+                    self._sha256[file.name] = streamed.sha256
+                else:
+                    found[split] = list(enumerate(read_rows(file, self.columns)))
+                    self._sha256[file.name] = sha256(file)
         name = self.path if self.path is not None else "/".join(self.hub)
         return hold_out(found, self.sizes["val"], self.sizes["test"], self.seed, name)
-
-    def _count(self, split: Split, examples: list[ScoredExample], kept: list[ScoredExample]) -> None:
-        served = kept if split == "train" else examples
-        without = len(examples) - len(kept)
-        self._counts["rows"][split] = len(served)
-        self._counts["truncated"][split] = sum(example.encoded.truncated for example in examples)
-        self._counts["dropped"][split] = without if split == "train" else 0
-        self._counts["unlabelled"][split] = 0 if split == "train" else without
-        self._counts["tokens"][split] = sum(len(example.encoded.input_ids) for example in served)
-        self._counts["labelled_tokens"][split] = sum(example.encoded.num_labels for example in served)
-        self._say_losses(split, len(examples))
-
-    @rank_zero_only
-    def _say_losses(self, split: Split, rows: int) -> None:
-        cut, dropped, unlabelled = (self._counts[name][split] for name in ("truncated", "dropped", "unlabelled"))
-        if not cut + dropped + unlabelled:
-            return
-        parts = [f"{cut:,} of {rows:,} rows cut at data.max_length={self.max_length} (their EOS is lost)"]
-        parts += [f"{dropped:,} dropped without a label"] if dropped else []
-        parts += [f"{unlabelled:,} without a label"] if unlabelled else []
-        Console().print(f"{split}: {', '.join(parts)}", highlight=False, soft_wrap=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -55,6 +56,17 @@ class PromptTemplate:
             '3 + 4 = 7\\n#### 7\\n'
         """
         return text[: min((text.find(stop) for stop in self.stop if stop in text), default=len(text))]
+
+
+def read_cut(extract: Callable[[str], str | None], template: PromptTemplate, text: str) -> str | None:
+    """Extracts an answer from a generated text that is cut at the template's stop strings first.
+
+    Example:
+        >>> from wegeft_pl.metrics import last_number
+        >>> read_cut(last_number, TEMPLATES["qa"], "it is 7\\nQuestion: What is 1 + 1?")
+        '7'
+    """
+    return extract(template.cut(text))
 
 
 TEMPLATES = {

@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, get_args
 
-from wegeft_pl.data.rows import Row, check_row, missing
-from wegeft_pl.quickstart import bundled, is_bundled
-
-Split = Literal["train", "val", "test"]
-
-
-def find_path(path: str) -> Path:
-    """Resolves a user's data path: ``bundled:NAME`` to the folder inside the package, ``~`` to the home folder.
-
-    Raises:
-        FileNotFoundError: there is no such file or folder.
-    """
-    found = bundled(path) if is_bundled(path) else Path(path).expanduser()
-    if not found.exists():
-        raise FileNotFoundError(f"data.path: {missing(found)}")
-    return found
+from wegeft_pl.data.rows import Row, check_row
+from wegeft_pl.data.sources import Split as Split
+from wegeft_pl.data.sources import find_path as find_path
 
 
 def find_files(path: str) -> dict[Split, Path]:
@@ -72,6 +59,26 @@ def read_hub_rows(repository: str, config: str, split: str, columns: Sequence[st
         ModuleNotFoundError: the ``datasets`` library is not installed.
         ValueError: the hub cannot be reached or refuses, or a row is not as it should be.
     """
+    rows = load_hub_split(repository, config, split)
+    return [check_row(row, columns, f"{repository} {split}: row {number}") for number, row in enumerate(rows, 1)]
+
+
+def load_hub_split(repository: str, config: str | None, split: str, revision: str | None = None) -> Iterable[Any]:
+    """Fetches a split of a hub data set, of which the ``datasets`` library keeps a copy on disk.
+
+    Args:
+        repository: the data set's id.
+        config: the data set's configuration; None where it has one only.
+        split: the split's name on the hub.
+        revision: a branch, tag or commit; None: the main branch.
+
+    Returns:
+        The rows in the hub's order, each a dict of columns.
+
+    Raises:
+        ModuleNotFoundError: the ``datasets`` library is not installed.
+        ValueError: the hub cannot be reached or refuses.
+    """
     try:
         from datasets import load_dataset
     except ModuleNotFoundError:
@@ -80,10 +87,11 @@ def read_hub_rows(repository: str, config: str, split: str, columns: Sequence[st
             "(or give data.path a local file or folder)"
         ) from None
     try:
-        rows = load_dataset(repository, config, split=split)
+        chosen = {} if revision is None else {"revision": revision}
+        rows: Iterable[Any] = load_dataset(repository, config, split=split, **chosen)
     except OSError as error:  # no network, no such data set, no permission: all are OSErrors there
         reason = str(error).split("\n")[0]
         raise ValueError(
             f"cannot load {repository} from the hub ({reason}); give data.path a local file or folder"
         ) from error
-    return [check_row(row, columns, f"{repository} {split}: row {number}") for number, row in enumerate(rows, 1)]
+    return rows

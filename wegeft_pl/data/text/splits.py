@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from wegeft_pl.data.rows import Row
 from wegeft_pl.data.text.sources import Split
+from wegeft_pl.data.text.stream import StreamedRows
 
 #: Rows with their numbers in the file they come from.
-NumberedRows = list[tuple[int, Row]]
+NumberedRows = Sequence[tuple[int, Row]]
 
 
 def hold_out(
@@ -47,7 +48,11 @@ def hold_out(
     test, val = set(drawn[:test_size]), set(drawn[test_size : test_size + val_size])
     held_out = test | val
     return {
-        "train": [row for position, row in enumerate(train) if position not in held_out],
-        "val": [row for position, row in enumerate(train) if position in val] or list(found.get("val", [])),
-        "test": [row for position, row in enumerate(train) if position in test] or list(found.get("test", [])),
+        "train": _pick(train, [position for position in range(len(train)) if position not in held_out]),
+        "val": _pick(train, sorted(val)) if val else found.get("val", []),
+        "test": _pick(train, sorted(test)) if test else found.get("test", []),
     }
+
+
+def _pick(rows: NumberedRows, positions: list[int]) -> NumberedRows:
+    return rows.pick(positions) if isinstance(rows, StreamedRows) else [rows[position] for position in positions]
