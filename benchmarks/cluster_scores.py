@@ -20,6 +20,7 @@ from typing import Any
 import timm
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -40,7 +41,7 @@ from wegeft_pl.explain import (
     summarise,
 )
 from wegeft_pl.explain.baselines import k_means_each, one_hot
-from wegeft_pl.explain.pictures import contact_sheet, write_png
+from wegeft_pl.explain.pictures import contact_sheet
 
 HALF = (0.5, 0.5, 0.5)
 PACA = {"generator": "wegeft_pl.generators.PaCaGenerator", "generator_options": {"clusters": 16}}
@@ -83,7 +84,9 @@ def main() -> None:
         found["adapters"][name] = study(name, fields, options, train, (pixels, labels, masks))
         found["seconds"] = round(time.perf_counter() - started)
         options.output.mkdir(parents=True, exist_ok=True)
+        found["cpu seconds"] = round(time.process_time())
         (options.output / "scores.json").write_text(json.dumps(found, indent=1) + "\n")
+        (options.output / "tables.md").write_text(markdown(found["adapters"]))
     print(f"{found['seconds']} s in all; {options.output / 'scores.json'}")
 
 
@@ -199,7 +202,9 @@ def draw(
     shown = sorted({best, *range(0, len(directions), 2)})[:9]
     title = f"{adapter}, {layer}: every second of {len(directions)} maps, and map {best}, the one that was chosen"
     sheet = contact_sheet(pixels[rows], maps_of(grid[rows], directions), title, shown, target)
-    write_png(sheet, output / f"{adapter.replace(', ', '_').replace(' ', '_')}.png")
+    # Few colours: the picture is for a document.
+    small = Image.fromarray(sheet.numpy()).quantize(200)
+    small.save(output / f"{adapter.replace(', ', '_').replace(' ', '_')}.png", optimize=True)
 
 
 def vision_transformer(weights: Path) -> nn.Module:
@@ -240,6 +245,30 @@ def show(title: str, scores: dict[str, Any]) -> None:
                 f"{score['purity']['mean']:.3f}",
                 flush=True,
             )
+
+
+def markdown(adapters: dict[str, Any]) -> str:
+    """One table an adapter, a row a layer: mIoU with its interval, and the other scores of three of the methods."""
+    methods = ("learned", START, "random phi", "k-means, K maps", "2-means")
+    heads = ["block", *(f"mIoU {name}" for name in methods), "best of image", "pointing", "purity"]
+    text = ""
+    for name, study in adapters.items():
+        text += f"{name}: {study['parameters']} parameters, test accuracy {study['accuracy']:.3f}\n\n"
+        text += "| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|\n"
+        for layer, scores in study["layers"].items():
+            cells = [layer.split(".")[1]]
+            for method in methods:
+                miou = scores[method]["miou"]
+                cells.append(f"{miou['mean']:.2f} [{miou['low']:.2f}, {miou['high']:.2f}]")
+            for field in ("miou_best", "pointing", "purity"):
+                cells.append(
+                    " / ".join(
+                        f"{scores[method][field]['mean']:.2f}" for method in ("learned", "random phi", "2-means")
+                    )
+                )
+            text += "| " + " | ".join(cells) + " |\n"
+        text += "\n"
+    return text
 
 
 def machine(threads: int) -> str:

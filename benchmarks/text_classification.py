@@ -150,12 +150,13 @@ def make_data(task: str, seed: int, folder: Path) -> TextClassificationDataModul
     if task == "sst2":
         return TextClassificationDataModule(
             str(folder / "sst2/SST2"), text_column=0, label_column=1, batch_size=16, eval_batch_size=64, limit_val=400,
-            seed=seed,
+            group_by_length=True, seed=seed,
         )  # fmt: skip
     raw = folder / "cola/acceptability_corpus/cola_public/raw"
     return TextClassificationDataModule(
         str(raw), text_column=3, label_column=1, train_file="in_domain_train.tsv", test_file="in_domain_dev.tsv",
-        val_file="out_of_domain_dev.tsv", limit_val=400, batch_size=32, eval_batch_size=64, seed=seed,
+        val_file="out_of_domain_dev.tsv", limit_val=400, batch_size=32, eval_batch_size=64,
+        group_by_length=True, seed=seed,
     )  # fmt: skip
 
 

@@ -47,8 +47,8 @@ class BeforeAfter(ReportingCallback):
 
     Args:
         split: the data module's ``test`` or ``val`` loader.
-        limit: score only this many samples, the first rows of the data by their ``id``; the first ones of the loader
-            where batches have no ``id``; null means all.
+        limit: score only this many samples, the first rows of the data by their ``id`` or ``indices``; the first ones of the
+            loader where batches have neither; null means all.
         num_samples: answers of the trained model to put into the report.
 
     Raises:
@@ -157,7 +157,7 @@ class BeforeAfter(ReportingCallback):
         if chosen is None and is_sharded(trainer):
             raise ValueError(
                 f"BeforeAfter: limit {self.limit} of samples without ids cannot be shared out evenly under "
-                f"{type(trainer.strategy).__name__}; give batches an 'id', or drop the limit"
+                f"{type(trainer.strategy).__name__}; give batches an 'id' or 'indices', or drop the limit"
             )
         left = math.ceil(self.limit / trainer.world_size)
         for batch in islice(loader, most):
@@ -165,7 +165,7 @@ class BeforeAfter(ReportingCallback):
                 rows = list(range(min(left, task.count_batch(batch).samples)))
                 left -= len(rows)
             else:
-                rows = [row for row, number in enumerate(batch["id"]) if int(number) in chosen]
+                rows = [row for row, number in enumerate(_ids(batch)) if int(number) in chosen]
             if rows:
                 yield {name: _take(value, rows) for name, value in batch.items()}
             elif is_sharded(trainer):
@@ -187,10 +187,10 @@ def _first_ids(trainer: Trainer, batches: Iterable[Any], limit: int) -> set[int]
     own: set[int] = set()
     known = True
     for batch in batches:
-        if not (isinstance(batch, dict) and "id" in batch):
+        if not _has_ids(batch):
             known = False
             break
-        own |= {int(number) for number in batch["id"] if number >= 0}  # a negative id marks a row to be ignored
+        own |= {int(number) for number in _ids(batch) if number >= 0}  # a negative id marks a row to be ignored
     found = [trainer.strategy.broadcast((known, own), src=rank) for rank in range(trainer.world_size)]
     if not all(rank_known for rank_known, _ in found):
         return None
@@ -204,14 +204,26 @@ def _take(value: Any, rows: list[int]) -> Any:
 def _filler(batch: dict[str, Any]) -> dict[str, Any]:
     """A row that is computed and counts for nothing: no label, and an id that says so."""
     row = {name: _take(value, [0]) for name, value in batch.items()} | {"id": [-1]}
+    if "indices" in row:
+        row["indices"] = torch.full_like(row["indices"], -1)
     if "labels" in row:
-        row["labels"] = torch.full_like(row["labels"], -100)
+        nothing = float("nan") if row["labels"].is_floating_point() else -100
+        row["labels"] = torch.full_like(row["labels"], nothing)
     return row
 
 
+def _has_ids(batch: Any) -> bool:
+    return isinstance(batch, dict) and ("id" in batch or "indices" in batch)
+
+
+def _ids(batch: dict[str, Any]) -> Any:
+    """Numbers of the samples in their split: ``id`` where answers are generated, ``indices`` of classified rows."""
+    return batch["id"] if "id" in batch else batch["indices"]
+
+
 def _count_samples(task: FineTuneTask, batch: Any) -> int:
-    if isinstance(batch, dict) and "id" in batch:
-        return sum(int(number) >= 0 for number in batch["id"])
+    if _has_ids(batch):
+        return sum(int(number) >= 0 for number in _ids(batch))
     return task.count_batch(batch).samples
 
 

@@ -1,8 +1,8 @@
 """How a fused layer shows which of its rows are which, on the layer itself.
 
 Rows that are zero tell what they are: with the value's, nothing of the input is left in the output; with the query's
-or with the key's, every score is equal, and the output is the same; an output is linear in what a gate multiplies and
-not in the gate. Rows too many or too few fail one of these.
+or with the key's, every score is equal, and the output is the same. A token's query matters to that token alone, its
+key to the others. An output is linear in what a gate multiplies and not in the gate. Rows too many or too few fail.
 """
 
 from __future__ import annotations
@@ -23,7 +23,12 @@ Run = Callable[[nn.Module, Tensor], Tensor]
 
 @dataclass
 class Case:
-    """A real layer, how to call it, and which layer beside it makes the query where the fused one does not."""
+    """A real layer and how to call it.
+
+    ``query`` is the layer beside it that makes the query where the fused one does not; ``by_token`` is False where
+    the attention is not between tokens, or mixes them before or after; ``silent`` is False where something is left of
+    a gated MLP without up.
+    """
 
     name: str
     leaf: str
@@ -31,6 +36,8 @@ class Case:
     shape: tuple[int, ...] = SEQUENCE
     run: Run = call
     query: str = ""
+    by_token: bool = True
+    silent: bool = True
 
 
 def rows(parts: dict[str, int], part: str, out_features: int) -> Tensor:
@@ -90,6 +97,27 @@ def bend(module: nn.Module, leaf: str, part: str, run: Run, x: Tensor) -> float:
     return float((low + high - 2 * middle).abs().max() / high.abs().max())
 
 
+def others_change(module: nn.Module, leaf: str, part: str, run: Run, x: Tensor) -> bool:
+    """Whether the outputs of other tokens change with one part of the first token's features."""
+    layer = module.get_submodule(leaf)
+    axis = 1 if isinstance(layer, nn.Conv2d) else -1
+    parts = part_sizes(module, leaf)
+    assert parts is not None
+
+    def move(_: nn.Module, args: tuple[Any, ...], features: Tensor) -> Tensor:
+        moved = features.movedim(axis, -1).contiguous().clone()
+        flat = moved.view(-1, moved.shape[-1])
+        flat[0, rows(parts, part, moved.shape[-1])] += 1.0
+        return moved.movedim(-1, axis)
+
+    plain = run(module, x)
+    handle = layer.register_forward_hook(move)
+    changed = run(module, x)
+    handle.remove()
+    difference = (changed - plain).movedim(axis, -1).flatten(0, -2).abs()
+    return float(difference[1:].max()) > 1e-9 * float(plain.abs().max())
+
+
 def prove_attention(module: nn.Module, case: Case) -> None:
     """Zero value rows: a constant. Zero query rows or key rows: equal scores, the same output."""
     leaf, run, (x, y) = case.leaf, case.run, inputs(case.shape)
@@ -106,11 +134,17 @@ def prove_attention(module: nn.Module, case: Case) -> None:
     query = scaled(module, leaf, "q") if "q" in parts else silenced(module, case.query)
     assert close(run(query, x), run(scaled(module, leaf, "k"), x))
     assert not close(run(query, x), plain)
+    if "q" in parts and case.by_token:
+        assert not others_change(module, leaf, "q", run, x)
+        assert others_change(module, leaf, "k", run, x)
 
 
 def prove_gate(module: nn.Module, case: Case) -> None:
-    """The output is affine in the rows of up and bends with those of gate."""
-    x, _ = inputs(case.shape)
+    """The output is affine in the rows of up, bends with those of gate, and holds nothing without up."""
+    x, y = inputs(case.shape)
     assert set(part_sizes(module, case.leaf) or ()) == {"gate", "up"}
     assert bend(module, case.leaf, "up", case.run, x) <= 1e-9
     assert bend(module, case.leaf, "gate", case.run, x) >= 1e-3
+    if case.silent:
+        without = scaled(module, case.leaf, "up")
+        assert close(case.run(without, x), case.run(without, y))

@@ -14,7 +14,15 @@ from wegeft_pl.adapter.fused_layers import RULES
 HF = "transformers.models."
 
 
-def hf(short: str, leaf: str, shape: tuple[int, ...] = SEQUENCE, query: str = "", **changes: Any) -> Case:
+def hf(
+    short: str,
+    leaf: str,
+    shape: tuple[int, ...] = SEQUENCE,
+    query: str = "",
+    by_token: bool = True,
+    silent: bool = True,
+    **changes: Any,
+) -> Case:
     """A case of transformers; ``given_`` in front of a name makes it an argument of the call."""
     folder, *file, kind = short.split(".")
     name = ".".join((HF[:-1], folder, *(file or (f"modeling_{folder}",)), kind))
@@ -23,7 +31,7 @@ def hf(short: str, leaf: str, shape: tuple[int, ...] = SEQUENCE, query: str = ""
     def run(module: nn.Module, x: Tensor) -> Tensor:
         return call(module, x, **given)
 
-    return Case(name, leaf, lambda: from_config(name, **changes), shape, run, query)
+    return Case(name, leaf, lambda: from_config(name, **changes), shape, run, query, by_token, silent)
 
 
 NO_MASK = torch.zeros(2, 1, TOKENS, TOKENS, dtype=torch.float64)
@@ -55,7 +63,7 @@ _BY_SHAPE = {
 _STAGES = {"embed_dim": [WIDTH], "num_heads": [HEADS], "num_groups": [HEADS]}  # of Florence-2
 HF_ATTENTION = [
     *(
-        hf(kind, "qkv", shape, **(_STAGES if "Florence" in kind else {}))
+        hf(kind, "qkv", shape, by_token="Channel" not in kind, **(_STAGES if "Florence" in kind else {}))
         for shape, kinds in _BY_SHAPE.items()
         for kind in kinds.split()
     ),
@@ -100,10 +108,10 @@ HF_ATTENTION = [
     hf("persimmon.PersimmonAttention", "query_key_value"),
     hf("phi3.Phi3Attention", "qkv_proj"),
     hf("phi4_multimodal.Phi4MultimodalAttention", "qkv_proj"),
-    hf("qwen3_5.Qwen3_5GatedDeltaNet", "in_proj_qkv"),
-    hf("qwen3_5_moe.Qwen3_5MoeGatedDeltaNet", "in_proj_qkv"),
-    hf("qwen3_next.Qwen3NextGatedDeltaNet", "in_proj_qkvz"),
-    hf("qwen4_exp.Qwen4ExpTextGatedDeltaNet", "in_proj_qkv"),
+    hf("qwen3_5.Qwen3_5GatedDeltaNet", "in_proj_qkv", linear_conv_kernel_dim=1),
+    hf("qwen3_5_moe.Qwen3_5MoeGatedDeltaNet", "in_proj_qkv", linear_conv_kernel_dim=1),
+    hf("qwen3_next.Qwen3NextGatedDeltaNet", "in_proj_qkvz", linear_conv_kernel_dim=1),
+    hf("qwen4_exp.Qwen4ExpTextGatedDeltaNet", "in_proj_qkv", linear_conv_kernel_dim=1),
 ]
 HF_GATES = [
     *(
@@ -117,13 +125,13 @@ HF_GATES = [
             "glm4v.Glm4vTextMLP",
             "glm_image.GlmImageTextMLP",
             "glm_ocr.GlmOcrTextMLP",
-            "minimax_m3_vl.MiniMaxM3VLDenseMLP",
             "phi3.Phi3MLP",
             "phi4_multimodal.Phi4MultimodalMLP",
         ]
     ),
     hf("phi4_multimodal.Phi4MultimodalAudioMLP", "gate_up_proj", activation="swish"),
-    hf("zamba2.Zamba2MLP", "gate_up_proj", given_layer_idx=0),
+    hf("minimax_m3_vl.MiniMaxM3VLDenseMLP", "gate_up_proj", silent=False),  # it multiplies the gate by up + 1
+    hf("zamba2.Zamba2MLP", "gate_up_proj", given_layer_idx=0, silent=False),  # adapters of its own add to up
     hf("granitemoe_swa.GraniteMoeSWAMLP", "input_linear"),
     hf("granitemoehybrid.GraniteMoeHybridMLP", "input_linear"),
     hf("granitemoeshared.GraniteMoeSharedMLP", "input_linear"),

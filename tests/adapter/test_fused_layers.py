@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -61,6 +62,30 @@ def test_latent_attention(name: str) -> None:
     assert close(run(scaled(unrotated, "kv_b_proj", "k"), x), uniform)
     assert not close(run(unrotated, x), uniform)
     assert not close(run(unrotated, x), plain)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [case for case in HF_ATTENTION if case.name.endswith(("GatedDeltaNet", "MiniMaxLightningAttention"))],
+    ids=lambda case: case.name.rpartition(".")[2],
+)
+def test_values_of_linear_attention(case: Case) -> None:
+    """Query, key and value are multiplied alike, but only the value's features are those that are projected out."""
+    seen: list[Tensor] = []
+
+    def projected(module: nn.Module) -> Tensor:
+        module.get_submodule("out_proj").register_forward_pre_hook(lambda layer, args: seen.append(args[0]))
+        case.run(module, inputs(case.shape)[0])
+        return seen[-1].abs().amax(dim=(0, 1))
+
+    module = case.build()
+    parts = part_sizes(module, case.leaf)
+    assert parts is not None
+    weight = module.get_submodule(case.leaf).get_parameter("weight")
+    assert projected(copy.deepcopy(module)).min() > 0
+    weight[rows(parts, "v", weight.shape[0])[1]] = 0.0
+    silent = projected(module) == 0
+    assert silent.nonzero().flatten().tolist() == [1]
 
 
 def test_cross_attention_has_no_query_of_its_own() -> None:

@@ -143,3 +143,9 @@ def test_training_reaches_every_convolution() -> None:
     for name, parameter in adapter.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().max() > 0, name
+
+
+def test_standardised_convolutions_are_refused() -> None:
+    model = timm.models.resnetv2.ResNetV2((1, 1, 1, 1), channels=(128, 128, 128, 128), num_classes=5, stem_chs=32)
+    with pytest.raises(ValueError, match=r"conv2 cannot be edited: StdConv2d standardises its weight before use"):
+        inject(model, AdapterConfig(targets=["conv2"], rank=2))

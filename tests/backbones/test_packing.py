@@ -176,7 +176,7 @@ def test_a_batch_that_is_not_packed_goes_in_as_it_is(llama: PreTrainedModel) -> 
     ],
 )
 def test_models_that_cannot_are_refused_by_name(kind: str, fields: dict[str, Any], reason: str) -> None:
-    with pytest.raises(ValueError, match=f"data.packing: {reason}.*set data.packing to false"):
+    with pytest.raises(ValueError, match=rf"data.packing: {reason}.*set data.packing to false"):
         check_can_pack(make(kind, "eager", **fields))
 
 
@@ -186,7 +186,7 @@ def test_a_model_that_takes_positions_and_ignores_them_is_found_out() -> None:
     model.train()
     largest = measure_leak(model, batch)
     assert model.training
-    with pytest.raises(ValueError, match="data.packing: in opt packed samples attend to each other"):
+    with pytest.raises(ValueError, match=r"data.packing: in opt packed samples attend to each other"):
         refuse_leak(model, largest)
 
 

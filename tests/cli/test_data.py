@@ -27,7 +27,9 @@ def problems(folder: Path, llama_folder: Path) -> Path:
     """A recipe for the tiny Llama and eight rows, one of them too long."""
     llama_folder.rename(folder / "model")
     (folder / "problems").mkdir()
-    rows = [{"question": f"{number}?", "answer": "1" * number + f"\n#### {number}"} for number in (1, 2, 3, 4, 5, 6, 7, 40)]
+    rows = [
+        {"question": f"{number}?", "answer": "1" * number + f"\n#### {number}"} for number in (1, 2, 3, 4, 5, 6, 7, 40)
+    ]
     (folder / "problems" / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "text.yaml").write_text(TEXT)
     return folder / "problems"
@@ -60,7 +62,7 @@ def test_tables_and_marks(problems: Path, cli: Cli) -> None:
         "twice in 0 (doubled: no)",
         "tokens a row (train): ",
         "padding in an epoch's batches: as they come",
-        "batch input_ids: int64 (4, 64)",
+        "batch input_ids: int64 (4, ",
         "sample 1: row",
         "{+",
     ):

@@ -1,7 +1,7 @@
 """Batches by length: less padding, every row once, and a resumed epoch that leaves nothing out."""
 
 import random
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 
 import pytest
 
@@ -35,7 +35,7 @@ def test_every_row_is_in_one_batch_and_padding_shrinks():
 
 def test_batches_are_in_no_order_of_length():
     longest = [max(LENGTHS[row] for row in batch) for batch in make().batches()[:-1]]
-    rising = sum(a < b for a, b in zip(longest, longest[1:], strict=False))
+    rising = sum(a < b for a, b in pairwise(longest))
     assert 0.4 * len(longest) < rising < 0.6 * len(longest)
 
 

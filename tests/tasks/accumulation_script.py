@@ -1,7 +1,7 @@
 """Fits that cut one step into micro-batches in different ways; run by test_accumulation.py, alone or as two processes.
 
-python accumulation_script.py SETTINGS.json OUTPUT.json  with {"llama", "data", "devices", "cuts": [[micro-batches, samples
-of each], ...], "data_fields": {...}}; the gradients of every step are written, by cut.
+python accumulation_script.py SETTINGS.json OUTPUT.json  with {"llama", "data", "devices", "cuts": [[micro-batches,
+samples of each], ...], "data_fields": [{...}, ...]}; the gradients of every step are written, by fields and cut.
 """
 
 from __future__ import annotations

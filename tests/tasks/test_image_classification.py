@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from tasks.tiny_images import NAMES, SIZE, Colours, Stop, injector, make_images, make_task, make_trainer
+from tasks.tiny_images import NAMES, SIZE, Colours, Stop, injector, loader, make_images, make_task, make_trainer
 from torch import nn
 from torch.optim import SGD, AdamW
 
@@ -110,7 +110,7 @@ def test_a_saved_adapter_brings_head_and_names(tmp_path: Path) -> None:
     assert torch.equal(second.probe_output(batch), task.probe_output(batch))
     third = make_task(class_names=["red", "blue", "green"])
     third.load_adapter_from(tmp_path / "adapter")
-    with pytest.raises(ValueError, match="the run has other classes than .* class 1 is 'blue' and was 'green'"):
+    with pytest.raises(ValueError, match=r"the run has other classes than .* class 1 is 'blue' and was 'green'"):
         third.configure_model()
 
 
@@ -126,7 +126,7 @@ def test_validate_test_and_predict(tmp_path: Path) -> None:
     assert tested["test/loss"] == validated["val/loss"]
     predicted = run.predict(task, datamodule=data)
     assert [row.id for batch in predicted for row in batch] == list(range(6))
-    with pytest.raises(ValueError, match="the data has other classes .* class 0 is 'a' and was 'red'"):
+    with pytest.raises(ValueError, match=r"the data has other classes .* class 0 is 'a' and was 'red'"):
         run.test(task, datamodule=Colours(["a", "b", "c"]), verbose=False)
 
 
@@ -413,3 +413,49 @@ def test_a_hugging_face_model(tmp_path: Path) -> None:
     assert torch.equal(fresh.probe_output(batch), adapted)
     with pytest.raises(ValueError, match="is a Hugging Face model, whose folder holds its weights; leave it out"):
         ImageClassificationTask(str(tmp_path / "vit"), weights="random", num_classes=3).configure_model()
+
+
+def test_an_imported_head_beside_the_adapter_is_loaded(tmp_path: Path) -> None:
+    from wegeft_pl import inject
+    from wegeft_pl.adapter.storage import write_tensors
+
+    bare = make_task(num_classes=3, train_head=False)
+    bare.configure_model()
+    inject(bare.model, injector().config()).save(tmp_path / "adapter")  # as import-reference writes it: without a head
+    task = make_task(num_classes=3)
+    task.load_adapter_from(tmp_path / "adapter")
+    with pytest.warns(UserWarning, match="adapter holds no head; head stays as it was built"):
+        task.configure_model()
+    width = task.model.num_features
+    head = {"head.weight": torch.randn(3, width), "head.bias": torch.randn(3)}
+    write_tensors(tmp_path / "adapter/head.safetensors", head)
+    task = make_task(num_classes=3)
+    task.load_adapter_from(tmp_path / "adapter")
+    task.configure_model()
+    assert torch.equal(task.model.get_submodule("head").weight, head["head.weight"])
+    write_tensors(tmp_path / "adapter/head.safetensors", head | {"head.bias": torch.randn(5)})
+    other = make_task(num_classes=3)
+    other.load_adapter_from(tmp_path / "adapter")
+    with pytest.raises(
+        ValueError, match=r"head.safetensors holds .*head.bias \(5,\).*, the head is .*head.bias \(3,\)"
+    ):
+        other.configure_model()
+
+
+def test_a_head_from_zero_merges(tmp_path: Path) -> None:
+    task = make_task(head_init="zero")
+    make_trainer(tmp_path, AdapterMerge()).fit(task, datamodule=Colours())
+    report = json.loads((tmp_path / "merged/merge_report.json").read_text())
+    assert {layer["name"] for layer in report["layers"]} >= {"head.weight", "head.bias"}
+    assert report["warnings"] == []
+
+
+def test_the_first_rows_are_scored_before_and_after_by_their_indices(tmp_path: Path) -> None:
+    class Backwards(Colours):
+        def test_dataloader(self) -> Any:
+            return loader([make_images(3, 3), make_images(3)])
+
+    scored = BeforeAfter(limit=4)
+    make_trainer(tmp_path, scored, RunReport()).fit(make_task(), datamodule=Backwards())
+    rows = [json.loads(line) for line in (tmp_path / "predictions/after.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in rows] == [0, 1, 2, 3]

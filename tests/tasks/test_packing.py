@@ -79,7 +79,7 @@ def test_a_base_whose_samples_see_each_other_stops_the_run(
     task = CausalLMTask(str(folder))
     task.use_adapter(AdapterConfig(["q_proj"], rank=2, alpha=4))
     module = GSM8KDataModule(str(problems), batch_size=2, max_length=90, packing=True)
-    with pytest.raises(EveryRankError, match="in opt packed samples attend to each other"):
+    with pytest.raises(EveryRankError, match=r"in opt packed samples attend to each other"):
         trainer(tmp_path, max_steps=1, enable_checkpointing=False).fit(task, module)
 
 

@@ -7,7 +7,7 @@ import sys
 from contextlib import nullcontext, redirect_stdout
 from typing import Any, Protocol, runtime_checkable
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 
 from wegeft_pl.cli.data_report import print_preview
@@ -18,6 +18,10 @@ from wegeft_pl.cli.recipe import RecipeCLI
 @runtime_checkable
 class HasPreview(Protocol):
     """A data module that shows what it is made of."""
+
+    def setup(self, stage: str | None = None) -> None:
+        """Builds the splits of a stage; None: all of them."""
+        ...
 
     def preview(self, num_samples: int) -> dict[str, Any]:
         """Plain JSON types; ``data`` is its description."""
@@ -65,8 +69,9 @@ def main(argv: list[str]) -> int:
         The exit code.
     """
     cli = DataCLI(argv)
-    datamodule = cli.datamodule
-    if not isinstance(datamodule, HasPreview):
+    datamodule: LightningDataModule = cli.datamodule
+    shown: object = datamodule
+    if not isinstance(shown, HasPreview):
         raise UsageError(
             f"data: {type(datamodule).__name__} shows nothing of itself; derive it from FineTuneDataModule"
         )
@@ -77,8 +82,8 @@ def main(argv: list[str]) -> int:
     # What is said while rows are read belongs to the report, unless the report is JSON.
     with redirect_stdout(sys.stderr) if cli.config.json else nullcontext():
         datamodule.prepare_data()
-        datamodule.setup()
-        facts = datamodule.preview(cli.config.samples)
+        shown.setup()
+        facts = shown.preview(cli.config.samples)
     if cli.config.json:
         json.dump(facts, sys.stdout, indent=2)
         sys.stdout.write("\n")

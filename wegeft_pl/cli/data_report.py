@@ -103,7 +103,7 @@ def _print_classes(counts: dict[str, dict[str, int]], console: Console) -> None:
 
 def _print_sample(number: int, sample: dict[str, Any], console: Console) -> None:
     cut = ", cut" if sample["truncated"] else ""
-    console.rule(f"sample {number}: row {sample['row']}, {sample['tokens']} tokens{cut}", align="left")
+    console.rule(Text(f"sample {number}: row {sample['row']}, {sample['tokens']} tokens{cut}"), align="left")
     shown = Text()
     for part in sample["parts"]:
         # Where there are no colours, marks say the same.

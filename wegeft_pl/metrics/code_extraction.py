@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import warnings
 from collections.abc import Sequence
 
 #: Where the body of a function that a base model completes is over: it goes on to invent the next piece of a file.
@@ -106,11 +107,11 @@ def top_level_names(code: str) -> set[str]:
         ['A', 'R', 'f']
     """
     found: set[str] = set()
-    for node in ast.parse(code).body:
+    for node in _parse(code).body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             found.add(node.name)
         elif isinstance(node, ast.Assign | ast.AnnAssign):
-            found |= {name.id for name in ast.walk(node) if isinstance(name, ast.Name) and is_target(name)}
+            found |= {name.id for name in ast.walk(node) if isinstance(name, ast.Name) and _is_target(name)}
     return found
 
 
@@ -124,7 +125,7 @@ def used_names(code: str) -> set[str]:
         >>> sorted(used_names("x = f(1)\\nassert g(x) == 2"))
         ['f', 'g', 'x']
     """
-    return {node.id for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name) and not is_target(node)}
+    return {node.id for node in ast.walk(_parse(code)) if isinstance(node, ast.Name) and not _is_target(node)}
 
 
 def import_lines(code: str) -> str:
@@ -137,10 +138,15 @@ def import_lines(code: str) -> str:
         >>> import_lines("import re, math\\nx = 1\\nfrom a import b as c")
         'import re, math\\nfrom a import b as c'
     """
-    nodes = [node for node in ast.parse(code).body if isinstance(node, ast.Import | ast.ImportFrom)]
+    nodes = [node for node in _parse(code).body if isinstance(node, ast.Import | ast.ImportFrom)]
     return "\n".join(map(ast.unparse, nodes))
 
 
-def is_target(name: ast.Name) -> bool:
-    """Whether a name is assigned to or deleted rather than read."""
+def _is_target(name: ast.Name) -> bool:
     return not isinstance(name.ctx, ast.Load)
+
+
+def _parse(code: str) -> ast.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what a newer Python says of somebody's old string escapes
+        return ast.parse(code)

@@ -99,13 +99,13 @@ def encode(value: Any, keep: Callable[[Any], int]) -> Any:
         return ["range", value.start, value.stop, value.step]
     if isinstance(value, Decimal | Fraction):
         return [("Decimal" if isinstance(value, Decimal) else "Fraction"), str(value)]
-    if isinstance(value, type) and _TYPES.get(value.__name__) is value:
+    if isinstance(value, type) and value in _TYPES.values():
         return ["type", value.__name__]
     return ["object", keep(value)]
 
 
 #: Types that travel by name.
-_TYPES = {kind.__name__: kind for kind in (int, float, str, bool, bytes, list, tuple, dict, set, complex, object)}
+_TYPES: dict[str, type] = {kind.__name__: kind for kind in (int, float, str, bool, bytes, list, tuple, dict, set, complex, object)}
 #: How a tagged value is made again from its decoded parts.
 _MAKE: dict[str, Callable[..., Any]] = {
     "list": lambda *items: list(items),

@@ -25,6 +25,7 @@ from wegeft_pl.losses import causal_lm_loss, labelled_positions
 from wegeft_pl.tasks.base import BatchCount, FineTuneTask, OptimizerFactory
 from wegeft_pl.tasks.code_evaluation import CodeEvaluation, HasPrograms
 from wegeft_pl.tasks.evaluation import Evaluation, HasAnswers, Prediction, TextEvaluation
+from wegeft_pl.tasks.folding import while_generating
 from wegeft_pl.tasks.guard import StepGuard
 from wegeft_pl.tasks.offload import ActivationOffload
 from wegeft_pl.tasks.packing_check import PackingCheck
@@ -54,6 +55,9 @@ class CausalLMTask(FineTuneTask):
         num_samples: answers to each prompt, for data that scores several (pass@k); more than one needs a temperature.
         temperature: draw answers at this temperature, by the run's seed; null: greedy, the most likely token.
         top_p: draw among the most likely tokens that have this probability together.
+        fold_to_generate: generate with the adapter folded into the weights for the while, as fast as the base alone:
+            true always, at the price of a copy of every edited weight and of merging's rounding; false never; null
+            where that rounding is float32's, or where hooks would read the weights for every token.
         optimizer: see :class:`FineTuneTask`.
         lr_scheduler: see :class:`FineTuneTask`.
         guard: see :class:`FineTuneTask`.
@@ -73,6 +77,7 @@ class CausalLMTask(FineTuneTask):
         num_samples: int = 1,
         temperature: float | None = None,
         top_p: float = 1.0,
+        fold_to_generate: bool | None = None,
         optimizer: OptimizerFactory | None = None,
         lr_scheduler: Schedule | None = None,
         guard: StepGuard | None = None,
@@ -88,6 +93,7 @@ class CausalLMTask(FineTuneTask):
         self.generate = generate
         self.max_new_tokens = max_new_tokens
         self.sampling = Sampling(num_samples, temperature, top_p)
+        self.fold_to_generate = fold_to_generate
         self._evaluation: Evaluation | None = None
         self._warned = False
         self._check_packing = PackingCheck()
@@ -235,7 +241,8 @@ class CausalLMTask(FineTuneTask):
         prompts = batch["prompt_ids"]
         whole = self.sharding is not None and self.sharding.gather_to_generate
         drawing = self.sampling.drawing(batch.get("id", [0]))
-        with torch.no_grad(), self._fitting(prompts), drawing, gathered(self.model) if whole else nullcontext():
+        ready = while_generating(self.adapter, self.fold_to_generate, self.compile_blocks)
+        with torch.no_grad(), self._fitting(prompts), drawing, gathered(self.model) if whole else nullcontext(), ready:
             tokens = self.model.generate(  # type: ignore[operator]  # nn.Module.__getattr__ hides the mixin's method
                 input_ids=prompts,
                 attention_mask=batch["prompt_mask"],

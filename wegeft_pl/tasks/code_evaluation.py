@@ -82,7 +82,7 @@ class CodeEvaluation(Evaluation):
                 predictions.append(self._prediction(row, sample, {"program": program}, {}))
             else:
                 passed, verdict = verdicts[place]
-                found = {"program": program, "verdict": verdict}
+                found: dict[str, str | None] = {"program": program, "verdict": verdict}
                 predictions.append(self._prediction(row, sample, found, {"pass": passed}))
         if verdicts is not None:
             self._count([int(row[0]) for row in rows], [passed for passed, _ in verdicts])

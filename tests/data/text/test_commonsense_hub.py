@@ -97,8 +97,8 @@ def test_hellaswag_joins_its_contexts():
     row = convert("hellaswag", HELLASWAG_ROW)
     assert row["instruction"] == (
         "Please choose the correct ending to complete the given sentence: Playing drums: People are standing behind "
-        "large drums. A man\n\nEnding1: is playing a bag pipe. Ending2: starts to play around the drums. Ending3: begins "
-        "playing a drum set. Ending4: begins.\n\nAnswer format: ending1/ending2/ending3/ending4"
+        "large drums. A man\n\nEnding1: is playing a bag pipe. Ending2: starts to play around the drums. Ending3: "
+        "begins playing a drum set. Ending4: begins.\n\nAnswer format: ending1/ending2/ending3/ending4"
     )
     assert row["output"] == "the correct answer is ending4"
     assert (

@@ -42,7 +42,7 @@ def test_a_tokenizer_that_is_not_of_transformers(make_tokenizer, tmp_path):
     other = ExampleEncoder(Other(bos_token_id=1, eos_token_id=2, pad_token_id=0), 50)
     assert len(Encoding(cache_dir=str(tmp_path / "cache"))(other, lambda: PAIRS, 1000, "train")) == 4
     assert not (tmp_path / "cache").exists()
-    with pytest.raises(ValueError, match="data.streaming needs a tokenizer of transformers; set it to false"):
+    with pytest.raises(ValueError, match=r"data.streaming needs a tokenizer of transformers; set it to false"):
         Encoding(None, str(tmp_path), True)(other, lambda: PAIRS, 4, "train")
 
 
@@ -51,7 +51,8 @@ def test_another_template_or_length_makes_other_tokens(make_tokenizer, tmp_path,
 
     def tokens(kind="llama", **fields):
         module = GSM8KDataModule(str(tmp_path / "set"), cache_dir=str(tmp_path / "cache"), **fields)
-        module.resolve_tokenizer = lambda tokenizer=make_tokenizer(kind): tokenizer
+        tokenizer = make_tokenizer(kind)
+        module.resolve_tokenizer = lambda: tokenizer
         module.setup("fit")
         module.setup("fit")
         return len([path for path in (tmp_path / "cache").iterdir() if path.is_dir()])
@@ -64,5 +65,5 @@ def test_another_template_or_length_makes_other_tokens(make_tokenizer, tmp_path,
 
 
 def test_errors():
-    with pytest.raises(ValueError, match="data.num_proc must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"data.num_proc must be at least 1, got 0"):
         Encoding(num_proc=0)

@@ -1,6 +1,7 @@
 """Samples in packed rows: all of them, whole, in room enough; the same rows however the run is cut."""
 
 import random
+from itertools import pairwise
 
 import pytest
 import torch
@@ -35,7 +36,7 @@ def test_every_sample_is_in_one_row_with_room_for_it(capacity):
 
 
 def test_a_sample_longer_than_a_row_is_refused():
-    with pytest.raises(ValueError, match="a sample of 9 tokens does not fit a row of 8; raise data.max_length"):
+    with pytest.raises(ValueError, match=r"a sample of 9 tokens does not fit a row of 8; raise data.max_length"):
         first_fit_decreasing([3, 9], 8)
     assert first_fit_decreasing([], 8) == []
 
@@ -69,7 +70,9 @@ def test_every_epoch_has_all_samples_in_as_many_rows_and_other_company():
 @pytest.mark.parametrize("first", [0, 8, 40])
 def test_an_epoch_goes_on_with_another_number_of_processes(first):
     def left(num_processes):
-        orders = [PackedOrder(rows(), 8 // num_processes, True, 3, num_processes, rank) for rank in range(num_processes)]
+        orders = [
+            PackedOrder(rows(), 8 // num_processes, True, 3, num_processes, rank) for rank in range(num_processes)
+        ]
         return [
             sorted(pack for rank, batch in enumerate(place) for pack in batch)
             for place in zip(*(order.batches(first) for order in orders), strict=True)
@@ -94,7 +97,8 @@ def test_positions_start_anew_and_first_tokens_have_no_label():
 
 def make(folder, make_tokenizer, **fields):
     module = GSM8KDataModule(str(folder), batch_size=2, max_length=128, **fields)
-    module.resolve_tokenizer = lambda tokenizer=make_tokenizer("llama"): tokenizer
+    tokenizer = make_tokenizer("llama")
+    module.resolve_tokenizer = lambda: tokenizer
     module.setup("fit")
     return module
 
@@ -128,11 +132,11 @@ def test_a_row_has_the_samples_tokens_in_order(gsm8k_folder, make_tokenizer):
         ):
             size = int(mask.sum())
             starts = [*torch.nonzero(positions[:size] == 0).flatten().tolist(), size]
-            found += [tuple(ids[a:b].tolist()) for a, b in zip(starts, starts[1:], strict=False)]
+            found += [tuple(ids[a:b].tolist()) for a, b in pairwise(starts)]
     assert len(found) == 20
     assert set(found) == whole
 
 
 def test_packing_and_grouping_exclude_each_other(gsm8k_folder):
-    with pytest.raises(ValueError, match="data.packing leaves no padding for data.group_by_length to save"):
+    with pytest.raises(ValueError, match=r"data.packing leaves no padding for data.group_by_length to save"):
         GSM8KDataModule(str(gsm8k_folder), packing=True, group_by_length=True)

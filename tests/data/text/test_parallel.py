@@ -10,7 +10,8 @@ from wegeft_pl.data.text.parallel import encode_pairs
 from wegeft_pl.data.text.tokenize import ExampleEncoder, PairTaker, TextPair, chunks
 
 PAIRS = [
-    TextPair(f"Question: {'7' * (number % 9)}:", f"{number} it is" * (number % 4), f"f:{number}") for number in range(53)
+    TextPair(f"Question: {'7' * (number % 9)}:", f"{number} it is" * (number % 4), f"f:{number}")
+    for number in range(53)
 ]
 
 

@@ -84,7 +84,8 @@ def test_a_doubled_bos_and_a_missing_eos_are_counted(gsm8k_folder, make_tokenize
 def test_windows_of_plain_text(tmp_path, make_tokenizer):
     (tmp_path / "input.txt").write_text("to be or not to be, " * 40)
     module = PlainTextDataModule(str(tmp_path), window=16, batch_size=2)
-    module.resolve_tokenizer = lambda tokenizer=make_tokenizer("no_bos"): tokenizer
+    tokenizer = make_tokenizer("no_bos")
+    module.resolve_tokenizer = lambda: tokenizer
     module.setup()
     text = module.preview(2)["text"]
     assert text["lengths"]["greatest"] == 16

@@ -75,20 +75,23 @@ def test_a_broken_row_is_named(tmp_path, broken, message):
 
 
 def test_errors(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no file or folder .*train.jsonl"):
+    with pytest.raises(FileNotFoundError, match=r"no file or folder .*train.jsonl"):
         StreamedRows(tmp_path / "train.jsonl", COLUMNS)
-    with pytest.raises(ValueError, match="train.json: data.streaming reads .jsonl files, one object a line"):
+    with pytest.raises(ValueError, match=r"train.json: data.streaming reads .jsonl files, one object a line"):
         StreamedRows(tmp_path / "train.json", COLUMNS)
     (tmp_path / "train.jsonl").write_text("\n \n")
-    with pytest.raises(ValueError, match="no rows; the data set is empty"):
+    with pytest.raises(ValueError, match=r"no rows; the data set is empty"):
         StreamedRows(tmp_path / "train.jsonl", COLUMNS)
 
 
-@pytest.mark.parametrize("fields", [{}, {"packing": True}, {"group_by_length": True}, {"val_size": 5, "limit_train": 9}])
+@pytest.mark.parametrize(
+    "fields", [{}, {"packing": True}, {"group_by_length": True}, {"val_size": 5, "limit_train": 9}]
+)
 def test_a_streamed_module_has_the_same_batches(gsm8k_folder, make_tokenizer, tmp_path, fields):
     def batches(**more):
         module = GSM8KDataModule(str(gsm8k_folder), batch_size=3, max_length=60, **fields, **more)
-        module.resolve_tokenizer = lambda tokenizer=make_tokenizer("llama"): tokenizer
+        tokenizer = make_tokenizer("llama")
+        module.resolve_tokenizer = lambda: tokenizer
         module.setup("fit")
         module.setup("test")
         found = [*module.train_dataloader(), *module.val_dataloader(), *module.test_dataloader()]
@@ -102,9 +105,9 @@ def test_a_streamed_module_has_the_same_batches(gsm8k_folder, make_tokenizer, tm
 
 
 def test_streaming_needs_files(gsm8k_folder):
-    with pytest.raises(ValueError, match="data.streaming reads local .jsonl files, and data.path is null"):
+    with pytest.raises(ValueError, match=r"data.streaming reads local .jsonl files, and data.path is null"):
         GSM8KDataModule(streaming=True)
-    with pytest.raises(ValueError, match="data.streaming keeps tokens in files, but data.cache_dir is null"):
+    with pytest.raises(ValueError, match=r"data.streaming keeps tokens in files, but data.cache_dir is null"):
         GSM8KDataModule(str(gsm8k_folder), streaming=True, cache_dir=None)
 
 
@@ -118,7 +121,7 @@ def own_memory():
     status = open("/proc/self/status").read().split()
     return int(status[status.index("RssAnon:") + 1]) / 1024
 
-tokenizer = Tokenizer(models.WordLevel({"<unk>": 0, "</s>": 1, **{str(n): n + 2 for n in range(1000)}}, unk_token="<unk>"))
+tokenizer = Tokenizer(models.WordLevel({"<unk>": 0, "</s>": 1, "####": 2}, unk_token="<unk>"))
 tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
 tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", unk_token="<unk>")
 path, cache, streaming = sys.argv[1:4]
@@ -137,15 +140,15 @@ print(tokens, peak - before)
 
 @pytest.mark.slow
 def test_a_file_larger_than_the_memory_it_takes(tmp_path):
-    """200 MB of rows of 10 kB; the process itself grows by a small part of that, and file pages can be given back."""
+    """60 MB of rows of 10 kB; the process itself grows by a small part of that, and file pages can be given back."""
     words = " ".join("x" * 99 for _ in range(100))  # few tokens, which are not what this is about
     with (tmp_path / "train.jsonl").open("w") as file:
-        for number in range(20_000):
+        for number in range(6_000):
             file.write(json.dumps({"question": f"{number} {words}", "answer": f"#### {number % 1000}"}) + "\n")
-    assert (tmp_path / "train.jsonl").stat().st_size > 200e6
+    assert (tmp_path / "train.jsonl").stat().st_size > 60e6
     command = [sys.executable, "-c", SCRIPT, str(tmp_path / "train.jsonl"), str(tmp_path / "cache"), "yes"]
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=500)
     assert result.returncode == 0, result.stderr[-2000:]
     tokens, grown_mb = map(float, result.stdout.split())
-    assert tokens == 20_000 * (100 + 1 + 2 + 3)  # a number, "Question:" and "Answer:", "####", its number and EOS
-    assert grown_mb < 80
+    assert tokens == 6_000 * (100 + 1 + 2 + 3)  # a number, "Question:" and "Answer:", "####", its number and EOS
+    assert grown_mb < 30

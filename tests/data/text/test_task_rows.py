@@ -25,8 +25,6 @@ def folder(tmp_path):
 def read(folder, **fields):
     chosen = (fields.get(name) for name in ("train_path", "tasks", "train_tasks"))
     return TaskRows(SUITE, "mix", {}, str(folder), *chosen)
-        SUITE, "mix", {}, str(folder), *(fields.get(name) for name in ("train_path", "tasks", "train_tasks"))
-    )
 
 
 def test_numbers_are_of_the_file_and_the_suite(folder):

@@ -1,4 +1,4 @@
-"""Tokens are made once for what they depend on, again where that changed or files broke, and by one process at a time."""
+"""Tokens are made once for what they depend on, again where files broke, and by one process at a time."""
 
 import subprocess
 import sys
@@ -76,7 +76,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path):
         yield from ()
         raise ValueError("train.jsonl:3: broken")
 
-    with pytest.raises(ValueError, match="train.jsonl:3: broken"):
+    with pytest.raises(ValueError, match=r"train.jsonl:3: broken"):
         cached(tmp_path, "k" * 64, fail, print)
     assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
 
@@ -90,7 +90,7 @@ def test_a_folder_that_cannot_be_written_costs_the_cache_alone(tmp_path, make):
     assert "set data.cache_dir to a folder or null" in said[0]
     assert cached_or_held(None, "k" * 64, make, said.append) == held
     assert len(said) == 1
-    with pytest.raises(OSError, match="exists"):
+    with pytest.raises(OSError, match=r"exists"):
         cached(tmp_path / "file", "k" * 64, make, said.append)
 
 
@@ -119,7 +119,13 @@ def test_several_processes_make_them_once(tmp_path):
 
 @pytest.mark.slow
 def test_a_process_killed_in_the_middle_leaves_no_half_cache(tmp_path, make):
-    command = [sys.executable, "-c", SCRIPT.replace("sleep(1)", "sleep(60)"), str(tmp_path / "cache"), str(tmp_path / "made")]
+    command = [
+        sys.executable,
+        "-c",
+        SCRIPT.replace("sleep(1)", "sleep(60)"),
+        str(tmp_path / "cache"),
+        str(tmp_path / "made"),
+    ]
     process = subprocess.Popen(command)
     while not (tmp_path / "made").exists():
         time.sleep(0.05)

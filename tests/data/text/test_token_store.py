@@ -89,12 +89,12 @@ def test_a_changed_byte_is_found_out(folder):
     data = bytearray((folder / "ids.bin").read_bytes())
     data[8] ^= 1
     (folder / "ids.bin").write_bytes(data)
-    with pytest.raises(BrokenStoreError, match="ids.bin has another checksum"):
+    with pytest.raises(BrokenStoreError, match=r"ids.bin has another checksum"):
         TokenStore(folder).check()
 
 
 def test_another_version_is_not_read(folder):
     text = (folder / "store.json").read_text()
     (folder / "store.json").write_text(text.replace('"version": 1', '"version": 0'))
-    with pytest.raises(BrokenStoreError, match="version 0, not 1"):
+    with pytest.raises(BrokenStoreError, match=r"version 0, not 1"):
         TokenStore(folder)

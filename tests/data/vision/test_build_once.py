@@ -72,3 +72,9 @@ def test_an_error_leaves_no_folder(tmp_path):
 def test_what_is_there_is_not_built_again(tmp_path):
     (tmp_path / "key").mkdir()
     assert build_once(tmp_path / "key", lambda target: pytest.fail("built again")) == tmp_path / "key"
+
+
+def test_a_folder_is_moved_to_its_place_whole(tmp_path):
+    numbers = []
+    folder = build_once(tmp_path / "key", lambda target: numbers.append(target.stat().st_ino))
+    assert folder.stat().st_ino == numbers[0]

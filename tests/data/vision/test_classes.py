@@ -13,7 +13,9 @@ from wegeft_pl.data.vision.stored import ImageFile, ImageRow
 def test_numbers():
     classes = Classes(("7", "3"), ("seven", "three"))
     assert [classes.number_of(ImageRow(ImageFile(Path("a")), label, "list:1", "a")) for label in "373"] == [1, 0, 1]
-    with pytest.raises(ValueError, match=r"list:9: the class '8' is not among the 2 classes .*\(7, 3\); correct the"):
+    with pytest.raises(
+        ValueError, match=r"list:9: the class '8' is not among the 2 classes .*\(7, 3\); correct the row, or the tr"
+    ):
         classes.number_of(ImageRow(ImageFile(Path("a")), "8", "list:9", "a"))
 
 

@@ -40,6 +40,11 @@ def test_the_classes_of_the_training_split(make, save, tmp_path):
     assert labels(module, "test") == [1]
     assert module.image_path("val", 0) == str(tmp_path / "images/x/e.png")
     assert module.describe()["dataset"] == "nabirds"
+    (tmp_path / "test.json").write_text(json.dumps({"x/g.png": 77}))
+    with pytest.raises(
+        ValueError, match=r"test\.json: entry 1: the class '77' is not among the 3 classes .*correct the"
+    ):
+        make("nabirds")
 
 
 @pytest.mark.parametrize("dataset", ["cub", "nabirds"])

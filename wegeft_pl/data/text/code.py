@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import Dataset
 
@@ -156,6 +157,14 @@ class CodeDataModule(InstructDataModule):
                 self._benchmark_sha256 = sha256(file)
             self._problems = take(rows, self.num_shots)
         return self._problems
+
+    def prepare_data(self) -> None:
+        """Fetches the hub's copy of what the run needs once per machine: a test needs no instruction data."""
+        stage = None if self.trainer is None else self.trainer.state.fn
+        if stage in (None, TrainerFn.FITTING, TrainerFn.VALIDATING):
+            super().prepare_data()
+        elif self.benchmark_path is None:
+            _ = self.problems
 
     def build_split(self, split: Split, tokenizer: Tokenizer) -> Dataset | None:
         """Builds train and val from the instruction data, and test from the benchmark.

@@ -102,7 +102,9 @@ class InstructDataModule(TextDataModule):
         self.sizes: dict[Split, int] = {"val": val_size, "test": test_size}
         self.limits: dict[Split, int | None] = {"train": limit_train, "val": limit_val, "test": limit_test}
         self.hub = hub
-        self.hub_splits: dict[Split, str] = {"train": hub_train} | ({} if hub_test is None else {"test": hub_test})
+        self.hub_splits: dict[Split, str] = {"train": hub_train}
+        if hub_test is not None:
+            self.hub_splits["test"] = hub_test
         check_least("max_length", max_length, 1)
         for split, size in self.sizes.items():
             check_least(f"{split}_size", size, 0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from wegeft_pl.data.text.stratified import stratified_parts
 from wegeft_pl.data.vision.classes import Classes, taken_in_turn
 from wegeft_pl.data.vision.dataset import AugmentedOrder, ImageCollator, LabelledImages, blank_images
 from wegeft_pl.data.vision.normalization import Normalization, NormalizationName, normalization_of
+from wegeft_pl.data.vision.pixels import num_cpus
 from wegeft_pl.data.vision.readable import Reading, default_cache, readable_rows
 from wegeft_pl.data.vision.stored import ImageRow
 from wegeft_pl.data.vision.transforms import Augmentation, ImageSize, Interpolation, Resize, TrainTransform
@@ -121,7 +121,7 @@ class ImageDataModule(FineTuneDataModule):
             ValueError: there are fewer than two.
         """
         labels = self.classes or class_list([row.label for row in found["train"]], str(self.path))
-        return Classes(tuple(labels), tuple(labels))
+        return Classes(tuple(labels), tuple(labels), "correct the row, or list all classes in data.classes")
 
     def sizes_to_hold_out(self, found: Mapping[Split, Sequence[ImageRow]]) -> Mapping[Split, int]:
         """Says how many rows to hold out of train for val and test."""
@@ -193,7 +193,7 @@ class ImageDataModule(FineTuneDataModule):
         if dataset.cached is not None:
             return 0
         processes = 1 if self.trainer is None else self.trainer.num_devices
-        return max(1, min(_MOST_WORKERS, len(os.sched_getaffinity(0)) // processes))
+        return max(1, min(_MOST_WORKERS, num_cpus() // processes))
 
     def how_to_add(self, split: Split) -> str:
         """Words the way out where the data has no rows of a split that is needed."""

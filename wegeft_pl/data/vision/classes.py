@@ -17,6 +17,7 @@ class Classes:
     Args:
         labels: as rows name the classes, in the order of the classes' numbers.
         names: for people, in the same order.
+        way_out: what a message advises about a row of another class.
 
     Raises:
         ValueError: there are fewer than two, a label is there twice, or names and labels differ in number.
@@ -24,6 +25,7 @@ class Classes:
 
     labels: tuple[str, ...]
     names: tuple[str, ...]
+    way_out: str = "correct the row, or the training rows"
 
     def __post_init__(self) -> None:
         twice = [label for label, count in Counter(self.labels).items() if count > 1]
@@ -44,7 +46,7 @@ class Classes:
             shown = ", ".join(self.labels[:8]) + (", ..." if len(self.labels) > 8 else "")
             raise ValueError(
                 f"{row.place}: the class {row.label!r} is not among the {len(self.labels)} classes of the training "
-                f"rows ({shown}); correct the row, or list all classes in data.classes"
+                f"rows ({shown}); {self.way_out}"
             )
         return self._numbers[row.label]
 

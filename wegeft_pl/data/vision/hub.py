@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wegeft_pl.data.sources import Split
-from wegeft_pl.data.text.class_labels import class_list
 from wegeft_pl.data.vision.base import ImageDataModule
 from wegeft_pl.data.vision.classes import Classes
 from wegeft_pl.data.vision.stored import HubImage, ImageRow
@@ -66,8 +65,7 @@ class HubImageDataModule(ImageDataModule):
     def read_classes(self, found: Mapping[Split, Sequence[ImageRow]]) -> Classes:
         """Lists the classes: those of the ClassLabel, or else of the training rows, under the user's names if any."""
         if self._names is None:
-            labels = self.classes or class_list([row.label for row in found["train"]], str(self.path))
-            return Classes(tuple(labels), tuple(labels))
+            return super().read_classes(found)
         return Classes(tuple(str(number) for number in range(len(self._names))), tuple(self.classes or self._names))
 
     def _load(self, name: str) -> list[ImageRow]:

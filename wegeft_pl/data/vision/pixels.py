@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -116,6 +117,11 @@ def find_unreadable(images: Sequence[StoredImage], folder: Path) -> dict[int, st
     return _read_unreadable(build_once(kept, write))
 
 
+def num_cpus() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
 def _key(lines: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
@@ -147,7 +153,7 @@ def _decoded(images: Sequence[StoredImage], size: ImageSize | None) -> Iterator[
         return np.empty(0) if size is None else size.shrink(found).numpy()
 
     # Threads: decoding and resizing let go of the interpreter.
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(num_cpus()) as pool:
         for start in range(0, len(images), _CHUNK):
             yield from pool.map(read, images[start : start + _CHUNK])
 
