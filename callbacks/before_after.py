@@ -47,8 +47,8 @@ class BeforeAfter(ReportingCallback):
 
     Args:
         split: the data module's ``test`` or ``val`` loader.
-        limit: score only this many samples, the first rows of the data by their ``id`` or ``indices``; the first ones of the
-            loader where batches have neither; null means all.
+        limit: score only this many samples, the first rows of the data by their ``id`` or ``indices``; the first ones
+            of the loader where batches have neither; null means all.
         num_samples: answers of the trained model to put into the report.
 
     Raises:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from oracle import merged_input_side, merged_output_side, moved_bias
 from torch import nn
@@ -130,6 +131,13 @@ def test_bfloat16_stays_within_a_stated_bound() -> None:
         assert float((near - wanted).abs().max() / wanted.abs().max()) < 0.05
         if adapter.state == "attached":
             merge(model, adapter)
+
+
+def test_a_bias_that_the_reader_keeps_is_not_left_behind() -> None:
+    model = timm.create_model("beit_base_patch16_224", embed_dim=12, depth=1, num_heads=2, num_classes=0)
+    with pytest.raises(ValueError, match=r"attn.qkv has no bias of its own, and Attention, .* use side: input"):
+        filled(model, targets=["qkv"], side="output")
+    filled(model, targets=["qkv.q"])
 
 
 def test_forms_that_never_see_the_input_are_refused() -> None:

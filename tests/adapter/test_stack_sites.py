@@ -10,7 +10,14 @@ import pytest
 import torch
 from oracle import merged_input_side, merged_output_side, moved_bias
 from torch import nn
-from transformers import GptOssConfig, GptOssForCausalLM, MixtralConfig, MixtralForCausalLM
+from transformers import (
+    GptOssConfig,
+    GptOssForCausalLM,
+    Llama4ForCausalLM,
+    Llama4TextConfig,
+    MixtralConfig,
+    MixtralForCausalLM,
+)
 
 from wegeft_pl import Adapter, AdapterConfig, inject, merge, unmerge
 from wegeft_pl.backbones.huggingface import checkpoint_activations
@@ -120,6 +127,20 @@ def test_editing_the_input_and_the_weight_have_the_same_gradients(name: str) -> 
     for one, two in zip(*gradients, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-9, atol=1e-12)
         assert one.any()
+
+
+def test_a_router_that_returns_more_than_its_product_is_edited_on_the_input_side_alone() -> None:
+    torch.manual_seed(0)
+    config = Llama4TextConfig(**SMALL, intermediate_size_mlp=12, pad_token_id=0, layer_types=["full_attention"] * 2)
+    model = Llama4ForCausalLM(config).double().eval()
+    with pytest.raises(ValueError, match=r"router cannot use form: edit, because Llama4Router returns something made"):
+        filled(model, targets=["router"], side="output", form="edit")
+    adapter = filled(model, targets=["router", "gate_up_proj", "down_proj"])
+    forms = {group.name: group.sites[0].form for group in adapter.groups}
+    assert forms == {"router": "edit", "gate_up_proj": "edit", "down_proj": "weight"}
+    wanted = logits(model)
+    merge(model, adapter)
+    np.testing.assert_allclose(logits(model), wanted, atol=1e-11)
 
 
 def test_all_linear_takes_the_experts() -> None:

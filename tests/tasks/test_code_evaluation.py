@@ -37,7 +37,8 @@ def loss(batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
 
 def batch(*ids: int) -> dict[str, Any]:
     return {
-        "id": list(ids), "prompt": [f"do {n}" for n in ids], "reference": [f"T/{n}" for n in ids], "task": ["t"] * len(ids),
+        "id": list(ids), "prompt": [f"do {n}" for n in ids], "reference": [f"T/{n}" for n in ids],
+        "task": ["t"] * len(ids),
         "prompt_ids": torch.zeros(len(ids), 1), "labels": torch.full((len(ids), 1), IGNORED),
     }  # fmt: skip
 

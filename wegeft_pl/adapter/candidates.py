@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from wegeft_pl.adapter.fused import part_sizes
+from wegeft_pl.adapter.fused import part_sizes, parts_at
 from wegeft_pl.adapter.layout import Layout, layout_of, layout_of_stack
 from wegeft_pl.adapter.part import Part
 from wegeft_pl.adapter.place import Place
-from wegeft_pl.adapter.readers import reader_of, transforms_weight
+from wegeft_pl.adapter.readers import reader_of, reshapes_output, transforms_weight
 from wegeft_pl.adapter.stacked import stack_of
 
 #: nn.MultiheadAttention's own matrices: its fused projection, or three of unequal widths. One bias serves all.
@@ -92,7 +92,9 @@ def _places(model: nn.Module) -> Iterator[Place]:
             continue
         layout = layout_of(module)
         if layout is not None:
-            yield Place(name, name, module, "weight", layout, _reader(model, name, "weight"))
+            returns = reshapes_output(module) is None
+            reader = _reader(model, name, "weight")
+            yield Place(name, name, module, "weight", layout, reader, returns_product=returns)
         elif isinstance(module, nn.MultiheadAttention):
             yield from _attention(model, name, module)
         else:
@@ -125,8 +127,7 @@ def _sizes(model: nn.Module, place: Place) -> Mapping[str, int] | None:
         return {"q": third, "k": third, "v": third} if place.parameter == "in_proj_weight" else None
     if place.parameter != "weight":
         return part_sizes(place.module, place.parameter)
-    parent, _, leaf = place.layer.rpartition(".")
-    return part_sizes(model.get_submodule(parent), leaf)
+    return parts_at(model, place.layer)
 
 
 def _parts(place: Place, sizes: Mapping[str, int]) -> dict[str, Place]:

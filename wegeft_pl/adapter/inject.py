@@ -96,6 +96,12 @@ def check_forms(groups: list[Group]) -> None:
                 f"{site.name} cannot use form: {site.form}, because {_hindrance(site)}; use form: auto (here: "
                 f"{site.forms[0]})"
             )
+        own_bias = isinstance(site.module, nn.MultiheadAttention) or site.bias is not None
+        if site.config.side == "output" and site.place.reader is not None and not own_bias:
+            raise ValueError(
+                f"{site.name} has no bias of its own, and {type(site.place.reader).__name__}, which reads its weight, "
+                "may add one that the output side would have to move; use side: input"
+            )
         if site.config.side == "output" and site.place.parameter in SHARED_BIAS:
             raise ValueError(
                 f"{site.name} shares its bias with two other matrices, and the output side moves it; use side: input"
@@ -105,6 +111,8 @@ def check_forms(groups: list[Group]) -> None:
 def _hindrance(site: Site) -> str:
     if site.place.reader is not None:
         return f"{type(site.place.reader).__name__} reads this weight without calling the layer"
+    if not site.place.returns_product:
+        return f"{type(site.module).__name__} returns something made of the product with its weight"
     if site.layout.kind.startswith("stack"):
         return "it is applied inside of the experts' module"
     return "it is a part of a fused layer, whose input the other parts share"

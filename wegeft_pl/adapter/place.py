@@ -24,6 +24,7 @@ class Place:
         reads_input: whether the weight is applied to the layer's own first argument, so that editing the argument
             edits the weight.
         bias: the bias's name in the module, whether or not there is one.
+        returns_product: whether the layer returns its weight's product with the input, and not something made of it.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Place:
     reader: nn.Module | None = None
     reads_input: bool = True
     bias: str = "bias"
+    returns_product: bool = True
 
     @property
     def tensor(self) -> str:
@@ -42,5 +44,5 @@ class Place:
 
     @property
     def is_called(self) -> bool:
-        """Whether the layer is called with its input and returns its output, so that its hooks see both."""
-        return self.reader is None and not self.layout.kind.startswith("stack")
+        """Whether the layer is called with its input and returns its product, so that its hooks see both."""
+        return self.reader is None and self.returns_product and not self.layout.kind.startswith("stack")

@@ -186,7 +186,7 @@ def _with_parameters(modules: dict[str, nn.Module]) -> list[str]:
 
 
 def _names(candidates: Candidates) -> str:
-    return _listed(candidates.whole)
+    return _listed(name for name, place in candidates.whole.items() if refusal(place) is None)
 
 
 def _leaves(names: Iterable[str]) -> list[str]:

@@ -10,7 +10,7 @@ class Limits:
     """Limits of one trial.
 
     Args:
-        wall_seconds: from start to verdict, the start of two Python interpreters included.
+        wall_seconds: from start to verdict; generous, so that a busy machine decides no score.
         cpu_seconds: of processor time, for each process.
         memory_mib: address space of each process, and memory of all of them together.
         file_mib: largest file.
@@ -22,8 +22,8 @@ class Limits:
         ValueError: a limit is not positive.
     """
 
-    wall_seconds: float = 10.0
-    cpu_seconds: int = 5
+    wall_seconds: float = 30.0
+    cpu_seconds: int = 10
     memory_mib: int = 1024
     file_mib: int = 16
     disk_mib: int = 64

@@ -105,7 +105,9 @@ def encode(value: Any, keep: Callable[[Any], int]) -> Any:
 
 
 #: Types that travel by name.
-_TYPES: dict[str, type] = {kind.__name__: kind for kind in (int, float, str, bool, bytes, list, tuple, dict, set, complex, object)}
+_TYPES: dict[str, type] = {
+    kind.__name__: kind for kind in (int, float, str, bool, bytes, list, tuple, dict, set, complex, object)
+}
 #: How a tagged value is made again from its decoded parts.
 _MAKE: dict[str, Callable[..., Any]] = {
     "list": lambda *items: list(items),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Literal
 
@@ -13,7 +14,7 @@ from wegeft_pl.data.rows import sha256
 from wegeft_pl.data.sources import Split
 from wegeft_pl.data.text import humaneval, mbpp
 from wegeft_pl.data.text.base import check_least
-from wegeft_pl.data.text.chat import TrainOn
+from wegeft_pl.data.text.chat import TrainOn, make_chat_encoder
 from wegeft_pl.data.text.collate import ScoredExample
 from wegeft_pl.data.text.instruct import InstructDataModule
 from wegeft_pl.data.text.messages import Conversation, Layout, Message
@@ -49,7 +50,7 @@ class CodeDataModule(InstructDataModule):
         layout: how rows of the instruction data are laid out; auto: as their columns say.
         prompt: a chat template's name (alpaca, vicuna, llama2, chatml, plain), or chat for the tokenizer's own.
         train_on: the loss is on all of the assistant's turns or on the last one.
-        max_length: most tokens of a conversation; longer ones are cut on the right, counted, and told of.
+        max_length: most tokens of a conversation to train on; longer ones are cut on the right, counted, and told of.
         train_on_prompt: whether the loss counts everything else too.
         val_size: rows held out of train for validation (seeded); 0: none, unless the folder has a val file.
         limit_train: keep the first rows of train only; null: all.
@@ -174,7 +175,9 @@ class CodeDataModule(InstructDataModule):
         """
         if split != "test":
             return super().build_split(split, tokenizer)
-        chat, plain = self.make_encoder(tokenizer), ExampleEncoder(tokenizer, self.max_length, self.train_on_prompt)
+        # Tasks are not trained on, so nothing of them is cut.
+        chat = make_chat_encoder(self.prompt, tokenizer, sys.maxsize, self.train_on, self.train_on_prompt)
+        plain = ExampleEncoder(tokenizer, sys.maxsize, self.train_on_prompt)
         examples = []
         for number, problem in enumerate(self.problems[: self.limits["test"]]):
             if self.style == "completion":
