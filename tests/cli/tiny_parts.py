@@ -33,6 +33,7 @@ def plain_text(folder: Path) -> Arguments:
 def llm_adapters(folder: Path) -> Arguments:
     """The layout of LLM-Adapters."""
     answers = {"boolq": "true", "openbookqa": "answer1", "AQuA": "B", "gsm8k": "7", "mawps": "7.0", "SVAMP": "7"}
+    answers["MATH"] = "7"
     for task, answer in answers.items():
         row = {"instruction": f"{task} is", "input": "", "output": f"the correct answer is {answer}", "answer": answer}
         (folder / task).mkdir()
@@ -107,7 +108,7 @@ def fgvc(folder: Path) -> Arguments:
 
 #: Fills an empty folder with data, and says what else the recipe needs for it; by the data's class.
 DATA: dict[str, Callable[[Path], Arguments]] = {
-    "ArithmeticDataModule": lambda folder: [*llm_adapters(folder), "--data.prompt", "plain"],
+    "ArithmeticDataModule": lambda folder: [*llm_adapters(folder), "--data.prompt", "plain", "--data.train_path", "null"],
     "CodeDataModule": instructions,
     "CommonsenseDataModule": llm_adapters,
     "FGVCDataModule": fgvc,

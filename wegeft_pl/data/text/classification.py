@@ -6,12 +6,12 @@ import hashlib
 from collections.abc import Mapping
 from typing import Literal
 
+from wegeft_pl.data.delimited import Header, TableRow
 from wegeft_pl.data.rows import sha256
 from wegeft_pl.data.sources import Split
-from wegeft_pl.data.text.delimited import Header, TableRow
+from wegeft_pl.data.table_files import TableFormat, read_table
 from wegeft_pl.data.text.labelled import LabelledTextDataModule, Tables
 from wegeft_pl.data.text.split_files import find_split_files
-from wegeft_pl.data.text.table_files import TableFormat, read_table
 
 
 class TextClassificationDataModule(LabelledTextDataModule):

@@ -8,14 +8,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
+from wegeft_pl.data.delimited import Dialect, TableRow, read_delimited
 from wegeft_pl.data.rows import missing, sha256
 from wegeft_pl.data.sources import Split, find_path
-from wegeft_pl.data.text.delimited import Dialect, TableRow, read_delimited
+from wegeft_pl.data.table_files import TableFormat, ending_of, read_packed_text, read_table
 from wegeft_pl.data.text.glue_tasks import TASKS
 from wegeft_pl.data.text.labelled import LabelledTextDataModule, Numbered, Tables
 from wegeft_pl.data.text.sources import load_hub_split
 from wegeft_pl.data.text.split_files import one_table, split_in
-from wegeft_pl.data.text.table_files import TableFormat, ending_of, read_packed_text, read_table
 from wegeft_pl.metrics.glue import GLUE_SCORES
 
 TaskName = Literal["cola", "mnli", "mnli_mismatched", "mrpc", "qnli", "qqp", "rte", "sst2", "stsb", "wnli"]

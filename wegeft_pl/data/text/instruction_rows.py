@@ -82,6 +82,19 @@ def from_mawps(row: Any, task: str, place: str) -> Row:
     return instruction_row(found["original_text"], output, found["ans"], task, place)
 
 
+def from_metamath(row: Any, task: str, place: str) -> Row:
+    """Takes a row of MetaMathQA: ``query``, and ``response`` that ends in ``The answer is: ...``.
+
+    Raises:
+        ValueError: a column is missing or no string, or the response names no answer.
+    """
+    found = check_row(row, ("query", "response"), place)
+    _, marker, answer = found["response"].rpartition("The answer is:")
+    if not marker or not answer.strip():
+        raise ValueError(f"{place}: the response must end in 'The answer is: ...', got {found['response'][-40:]!r}")
+    return instruction_row(found["query"], found["response"], answer.strip(), task, place)
+
+
 Taker = Callable[[Any, str, str], Row]
 #: The column that tells a format from the others, how its rows are taken, and the task that only it can be.
 FORMATS: dict[str, tuple[Taker, str | None]] = {
@@ -89,6 +102,7 @@ FORMATS: dict[str, tuple[Taker, str | None]] = {
     "problem": (from_math, "MATH"),
     "original_text": (from_mawps, "mawps"),
     "question": (from_gsm8k, "gsm8k"),
+    "query": (from_metamath, None),
 }
 
 

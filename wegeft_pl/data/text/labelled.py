@@ -12,11 +12,7 @@ from rich.console import Console
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from wegeft_pl.data.grouping import GroupedOrder
-from wegeft_pl.data.order import BatchOrder
-from wegeft_pl.data.sources import Split
-from wegeft_pl.data.text.base import TextDataModule, check_least
-from wegeft_pl.data.text.class_labels import (
+from wegeft_pl.data.class_labels import (
     class_index,
     class_list,
     counts_text,
@@ -25,6 +21,12 @@ from wegeft_pl.data.text.class_labels import (
     number_of,
     text_of,
 )
+from wegeft_pl.data.delimited import TableRow
+from wegeft_pl.data.grouping import GroupedOrder
+from wegeft_pl.data.order import BatchOrder
+from wegeft_pl.data.sources import Split
+from wegeft_pl.data.stratified import stratified_parts
+from wegeft_pl.data.text.base import TextDataModule, check_least
 from wegeft_pl.data.text.classified import (
     ClassifiedCollator,
     ClassifiedText,
@@ -32,9 +34,7 @@ from wegeft_pl.data.text.classified import (
     blank_classified,
     encode_texts,
 )
-from wegeft_pl.data.text.delimited import TableRow
 from wegeft_pl.data.text.prompted import Examples
-from wegeft_pl.data.text.stratified import stratified_parts
 from wegeft_pl.data.text.tokenize import Tokenizer
 
 #: Rows with their numbers in the file that they come from.

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from wegeft_pl.data.sources import Split, find_path
-from wegeft_pl.data.text.table_files import ENDINGS, ending_of
+from wegeft_pl.data.table_files import ENDINGS, ending_of
 
 #: Words in a file's name that say which split it is.
 WORDS: dict[Split, frozenset[str]] = {

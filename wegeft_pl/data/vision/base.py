@@ -11,10 +11,10 @@ from typing import Any, Literal
 from torch.utils.data import Dataset
 
 from wegeft_pl.data.base import FineTuneDataModule, check_least
+from wegeft_pl.data.class_labels import class_list
 from wegeft_pl.data.order import BatchOrder
 from wegeft_pl.data.sources import Split
-from wegeft_pl.data.text.class_labels import class_list
-from wegeft_pl.data.text.stratified import stratified_parts
+from wegeft_pl.data.stratified import stratified_parts
 from wegeft_pl.data.vision.classes import Classes, taken_in_turn
 from wegeft_pl.data.vision.dataset import AugmentedOrder, ImageCollator, LabelledImages, blank_images
 from wegeft_pl.data.vision.normalization import Normalization, NormalizationName, normalization_of

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from wegeft_pl.data.class_labels import class_list
 from wegeft_pl.data.sources import Split, find_path
-from wegeft_pl.data.text.class_labels import class_list
 from wegeft_pl.data.vision.base import ImageDataModule
 from wegeft_pl.data.vision.classes import Classes
 from wegeft_pl.data.vision.fgvc_layouts import READERS, SIGNS, Names, read_split_files

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from wegeft_pl.data.class_labels import class_list
 from wegeft_pl.data.rows import missing, read_text
 from wegeft_pl.data.sources import Split, find_path
-from wegeft_pl.data.text.class_labels import class_list
 from wegeft_pl.data.vision.base import ImageDataModule
 from wegeft_pl.data.vision.classes import Classes
 from wegeft_pl.data.vision.stored import ImageFile, ImageRow

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, get_args
 
+from wegeft_pl.data.class_labels import label_of
+from wegeft_pl.data.delimited import Header
 from wegeft_pl.data.sources import Split, find_path
-from wegeft_pl.data.text.class_labels import label_of
-from wegeft_pl.data.text.delimited import Header
-from wegeft_pl.data.text.table_files import ENDINGS, TableFormat, ending_of, read_table
+from wegeft_pl.data.table_files import ENDINGS, TableFormat, ending_of, read_table
 from wegeft_pl.data.vision.base import ImageDataModule
 from wegeft_pl.data.vision.stored import ImageFile, ImageRow
 

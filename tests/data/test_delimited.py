@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from wegeft_pl.data.text.delimited import Dialect, Header, read_delimited
+from wegeft_pl.data.delimited import Dialect, Header, read_delimited
 
 WANTED = ["text", "label"]
 

@@ -11,8 +11,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from wegeft_pl.data.delimited import Dialect, Header, TableRow, read_delimited
 from wegeft_pl.data.rows import missing
-from wegeft_pl.data.text.delimited import Dialect, Header, TableRow, read_delimited
 
 #: The endings of the files that are read; all but the last one may be followed by .gz.
 ENDINGS = (".csv", ".tsv", ".jsonl", ".json", ".parquet")

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from wegeft_pl.data.text.stratified import stratified_parts
+from wegeft_pl.data.stratified import stratified_parts
 
 LABELS = ["a"] * 70 + ["b"] * 20 + ["c"] * 9 + ["d"]
 

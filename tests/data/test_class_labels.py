@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from wegeft_pl.data.text.class_labels import class_index, class_list, counts_text, kind_of, label_of, number_of, text_of
-from wegeft_pl.data.text.delimited import TableRow
+from wegeft_pl.data.class_labels import class_index, class_list, counts_text, kind_of, label_of, number_of, text_of
+from wegeft_pl.data.delimited import TableRow
 
 
 def row(text: object = "a", label: object = "x") -> TableRow:

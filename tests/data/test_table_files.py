@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from wegeft_pl.data.text.table_files import TableFormat, ending_of, read_table
+from wegeft_pl.data.table_files import TableFormat, ending_of, read_table
 
 ROWS = [{"text": 'caf\u00e9, "au lait"', "label": 1}, {"text": "line\u2028sep", "label": 0}, {"text": "c", "label": 1}]
 WANTED = ["text", "label"]

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
-from wegeft_pl.data.text.delimited import TableRow
+from wegeft_pl.data.delimited import TableRow
 
 Kind = Literal["classification", "regression"]
 
