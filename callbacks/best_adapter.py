@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from wegeft_pl.adapter.sharded import reshard, shard_like
@@ -50,6 +50,7 @@ class BestAdapter(ReportingCallback):
         self._mark: float | None = None
         self._waited = 0
         self._restored = False
+        self._validated = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuses modules that cannot have an adapter.
@@ -70,6 +71,7 @@ class BestAdapter(ReportingCallback):
         if self.monitor not in trainer.callback_metrics:
             logged = ", ".join(sorted(trainer.callback_metrics)) or "nothing"
             raise EveryRankError(f"BestAdapter: validation logged no {self.monitor!r}; it logged {logged}")
+        self._validated = True
         value = float(trainer.callback_metrics[self.monitor])
         if trainer.strategy.reduce_boolean_decision(self._beats(value, self._best, 0.0)):
             self._best, self._best_step = value, trainer.global_step
@@ -84,7 +86,12 @@ class BestAdapter(ReportingCallback):
                 trainer.should_stop = True
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Puts the best adapter back, unless the last one is it."""
+        """Puts the best adapter back, unless the last one is it; warns where no validation ever ran."""
+        if not self._validated:
+            rank_zero_warn(
+                "BestAdapter: no validation ran, so the last adapter stays; hold rows out with data.val_size, or "
+                "validate more often with trainer.val_check_interval"
+            )
         if not self._state or self._best_step == trainer.global_step:
             return
         adapter = adapter_in(self, pl_module)
@@ -110,6 +117,7 @@ class BestAdapter(ReportingCallback):
         self._best, self._best_step = state_dict["best"], state_dict["best_step"]
         self._state = dict(state_dict["state"])
         self._mark, self._waited = state_dict["mark"], state_dict["waited"]
+        self._validated = self._best is not None
 
     def report(self) -> Report:
         """``best``: what was monitored, the best value, its step, and whether it had to be put back."""

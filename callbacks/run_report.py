@@ -150,11 +150,17 @@ class RunReport(ReportingCallback):
         skipped: Report = {}
         if isinstance(task, FineTuneTask) and trainer.state.fn == TrainerFn.FITTING:
             skipped["steps_skipped"] = dict(task.steps.skipped)
+        scored: Report = {}
+        if isinstance(task, FineTuneTask) and trainer.state.fn not in (None, TrainerFn.FITTING):
+            files = {"adapter_path": task.adapter_folder, "ckpt_path": trainer.ckpt_path}
+            given = {name: None if file is None else os.path.abspath(file) for name, file in files.items()}
+            scored["scored"] = {"backbone": task.backbone_name, **given}
         return {
             "command": str(trainer.state.fn.value) if trainer.state.fn is not None else None,
             "seconds": self._seconds(),
             "steps": trainer.global_step,
             **skipped,
+            **scored,
             "paths": {name: os.path.abspath(path) for name, path in paths.items()},
             "versions": versions(trainer),
             "seed": seed(),

@@ -8,13 +8,15 @@ from lightning.pytorch import LightningModule, Trainer
 
 from wegeft_pl.adapter.certificate import cap_spectrum
 from wegeft_pl.callbacks.reporting import Report, ReportingCallback, adapter_in
+from wegeft_pl.tasks.averaged import AveragedTask
 
 
 class SpectralCap(ReportingCallback):
     """Projects phi and psi after each optimiser step, so that ||W' - W|| <= cap ||W|| for every edited layer.
 
     Projected gradient descent: singular values of s phi psi above the cap are cut to it, all others stay, and the
-    optimiser's state is left alone. List it before callbacks that look at the adapter, such as AdapterMonitor.
+    optimiser's state is left alone. List it before callbacks that look at the adapter, such as AdapterMonitor. Not with
+    ``ema_decay``: after a step the model is the average, and what trains on would not be capped.
 
     Args:
         cap: the largest relative change that any layer may have, in the spectral and the Frobenius norm.
@@ -29,6 +31,18 @@ class SpectralCap(ReportingCallback):
         self.cap = cap
         self._steps: dict[str, int] = {}
         self._last_step = 0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuses a task that keeps a moving average.
+
+        Raises:
+            ValueError: the task has ``ema_decay``.
+        """
+        if isinstance(pl_module, AveragedTask) and pl_module.has_average:
+            raise ValueError(
+                "SpectralCap and ema_decay: the cap would hold for the average and not for what is trained; leave "
+                "SpectralCap or --model.ema_decay out"
+            )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts within the cap, so that a generator that cannot be capped is refused before the first step."""

@@ -70,7 +70,10 @@ def next_commands(content: dict[str, Any]) -> list[str]:
         lora = shlex.quote(os.path.join(os.path.dirname(paths["adapter"]), "lora"))
         # A quantised base leaves a choice.
         choice = " --base original" if "quantised" in content.get("merge", {}).get("skipped", "") else ""
-        commands.append(f"python -m wegeft_pl export --adapter {shlex.quote(paths['adapter'])} --output {lora}{choice}")
+        # A linear probe edits no layer, and is no LoRA.
+        if content.get("parameters", {}).get("adapter") != 0:
+            adapter = shlex.quote(paths["adapter"])
+            commands.append(f"python -m wegeft_pl export --adapter {adapter} --output {lora}{choice}")
     if "tensorboard" in paths:
         commands.append(f"tensorboard --logdir {shlex.quote(paths['tensorboard'])}")
     return commands

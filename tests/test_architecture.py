@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -63,6 +64,16 @@ def imports(path: Path) -> set[str]:
             assert node.level == 0, f"{path}: imports are absolute here"
             found.update(f"{node.module}.{alias.name}" for alias in node.names)
     return found
+
+
+def test_the_guide_says_the_same() -> None:
+    said: dict[str, set[str]] = {}
+    for line in (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        rooms = cells[0].split(", ")
+        if line.startswith("|") and set(rooms) <= set(ARROWS):
+            said |= {room: set(re.findall(r"\w+", cells[-1])) & set(ARROWS) for room in rooms}
+    assert said == {room: targets - {"version"} for room, targets in ARROWS.items()}
 
 
 def test_every_folder_is_a_room() -> None:
@@ -136,8 +147,9 @@ UNSAFE_CALLS: dict[str, tuple[str, object] | None] = {
     "eval": None,
     "exec": None,
 }
-#: The one place that runs what a model wrote, when it was asked to: in a process of its own, under limits.
-MAY_RUN_PROGRAMS = "wegeft_pl/sandbox/worker.py"
+#: The one place that runs what a model wrote, and its tests, when it was asked to: in processes of their own, under
+#: limits.
+MAY_RUN_PROGRAMS = {"wegeft_pl/sandbox/judge.py", "wegeft_pl/sandbox/worker.py"}
 #: Collectives that pickle, between processes of our own run; nothing read from a file or a stranger passes them.
 OBJECT_COLLECTIVES = {
     "all_gather_object", "gather_object", "broadcast_object_list", "scatter_object_list", "send_object_list",
@@ -146,6 +158,7 @@ OBJECT_COLLECTIVES = {
 #: Where objects travel between processes, Lightning's ``strategy.broadcast`` among them; each sends a path, a number or
 #: a line of text that a process of the same run made.
 MAY_SEND_OBJECTS = {
+    "callbacks/atomic_checkpoint.py",
     "callbacks/before_after.py",
     "callbacks/checkpoint.py",
     "wegeft_pl/cli/share_folder.py",
@@ -187,14 +200,16 @@ def unsafe_reads(source: str) -> list[str]:
 
 def test_nothing_unpickles() -> None:
     """Files are read as safetensors, JSON, YAML of plain types, or by torch with weights_only."""
-    sends = set()
+    sends, runs = set(), set()
     for path in [*PACKAGE.rglob("*.py"), *(ROOT / "callbacks").rglob("*.py")]:
         name = path.relative_to(ROOT).as_posix()
         found = unsafe_reads(path.read_text(encoding="utf-8"))
         sends |= {name for problem in found if problem.startswith("sends objects")}
-        runs = ["calls exec"] if name == MAY_RUN_PROGRAMS else []
-        assert [problem for problem in found if not problem.startswith("sends objects")] == runs, name
+        runs |= {name for problem in found if problem == "calls exec"}
+        rest = [problem for problem in found if not problem.startswith("sends objects") and problem != "calls exec"]
+        assert rest == [], name
     assert sends == MAY_SEND_OBJECTS
+    assert runs == MAY_RUN_PROGRAMS
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from linear_adapters import SIDES, Net, applied, arrays, assert_equal, made
+from adapter.linear_adapters import SIDES, Net, applied, arrays, assert_equal, made
 
 from wegeft_pl import load_adapter, merge
 from wegeft_pl.adapter import add, compose, interpolate, invert, negate, rebase, recompress

@@ -13,6 +13,7 @@ from oracle import merged_input_side, merged_output_side, moved_bias
 from torch import nn
 
 from wegeft_pl import Adapter, AdapterConfig, inject, merge, unmerge
+from wegeft_pl.adapter import adapter_of
 
 WIDTH = 8
 
@@ -146,3 +147,43 @@ def test_forms_that_never_see_the_input_are_refused() -> None:
     ):
         filled(model_of(), targets=["out_proj"], form="edit")
     assert np.isfinite(output(model_of()).detach().numpy()).all()
+
+
+@pytest.mark.parametrize("side", ["input", "output"])
+def test_an_interrupted_forward_leaves_nothing_behind(side: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C inside of a forward: no hook runs after it, not even one that is always called."""
+    model = model_of()
+    base = output(model)
+    adapter = filled(model, targets=["in_proj_weight.q", "in_proj_weight.v", "out_proj"], side=side)
+    wanted = output(model)
+
+    def interrupt() -> None:
+        def stop(*args: Any, **options: Any) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.nn.functional, "multi_head_attention_forward", stop)
+            with pytest.raises(KeyboardInterrupt):
+                output(model)
+
+    interrupt()
+    assert torch.equal(output(model), wanted)  # not the edit of the edited weight
+    interrupt()
+    adapter.remove()
+    torch.testing.assert_close(output(model), base, rtol=0, atol=1e-12)
+
+
+def test_a_copy_computes_with_its_own_generators() -> None:
+    model = model_of()
+    base = output(model)
+    adapter = filled(model, targets=["in_proj_weight.v", "out_proj"])
+    wanted, copied = output(model), copy.deepcopy(model)
+    own = adapter_of(copied)
+    assert own is not None
+    for _, parameter in own.named_parameters():
+        parameter.data.zero_()
+    torch.testing.assert_close(output(copied), base, rtol=0, atol=1e-12)
+    output(copied).sum().backward()
+    assert all(parameter.grad is None for _, parameter in adapter.named_parameters())
+    own.remove()
+    assert torch.equal(output(model), wanted)

@@ -40,6 +40,10 @@ def test_equal_configs_are_equal_whatever_the_sequence_type() -> None:
         ({"also_train": "norm"}, r"also_train must be a list of names, got the string 'norm'"),
         ({"form": "weight", "input_dropout": 0.1}, r"input_dropout=0.1 drops elements of the input, .* use form: edit"),
         ({"form": "edit", "weight_dropout": 0.1}, r"weight_dropout=0.1 drops elements of W, .* use form: factor"),
+        ({"fused": {"qkv": [8, 8, 8]}}, r"fused: qkv needs its parts' names with sizes .*, got \[8, 8, 8\]"),
+        ({"fused": {"qkv": {"q": 8.0}}}, r"fused: qkv needs its parts' names with sizes .*, got \{'q': 8.0\}"),
+        ({"fused": {"qkv": {"q": 0}}}, r"fused: qkv needs its parts' names with sizes .*, got \{'q': 0\}"),
+        ({"fused": {"qkv": {}}}, r"fused: qkv needs its parts' names with sizes .*, got \{\}"),
     ],
 )
 def test_wrong_values_are_refused(fields: dict, message: str) -> None:
@@ -50,3 +54,8 @@ def test_wrong_values_are_refused(fields: dict, message: str) -> None:
 def test_unknown_key_is_refused() -> None:
     with pytest.raises(ValueError, match=r"no field 'rnak'; did you mean 'rank'\?"):
         AdapterConfig.from_dict({"targets": ["q_proj"], "rnak": 4})
+
+
+def test_a_linear_probe_edits_nothing() -> None:
+    config = AdapterConfig(targets=[], also_train=["head"])
+    assert AdapterConfig.from_dict(config.to_dict()) == config

@@ -79,3 +79,24 @@ def test_what_cannot_be_folded_says_so(llama: LlamaForCausalLM) -> None:
         folded(adapter),
     ):
         pass
+
+
+def test_nothing_else_is_done_to_a_folded_adapter(llama: LlamaForCausalLM) -> None:
+    adapter = perturbed(llama)
+    logits = llama(IDS).logits
+    with folded(adapter):
+        with pytest.raises(ValueError, match="must be attached to be merged, but it is folded"):
+            merge(llama, adapter)
+        with pytest.raises(ValueError, match=r"is folded into the weights; leave the block"):
+            adapter.remove()
+        with pytest.raises(ValueError, match="for a while: the adapter is folded"), folded(adapter):
+            pass
+    assert torch.equal(llama(IDS).logits, logits)
+
+
+def test_a_parameter_that_is_replaced_inside_does_not_lose_the_hooks(llama: LlamaForCausalLM) -> None:
+    adapter = perturbed(llama)
+    logits, state = llama(IDS).logits, copy.deepcopy(llama.state_dict())
+    with folded(adapter):
+        llama.load_state_dict(state, assign=True)
+    assert torch.equal(llama(IDS).logits, logits)

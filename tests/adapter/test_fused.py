@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import timm
-from fused_vision import TIMM
-from tiny_layers import HEADS, WIDTH, class_of
+from adapter.fused_vision import TIMM
+from adapter.tiny_layers import HEADS, WIDTH, class_of
 from torch import Tensor, nn
 
 from wegeft_pl.adapter.fused import part_sizes, parts_at

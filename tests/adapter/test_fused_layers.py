@@ -7,10 +7,21 @@ from typing import Any
 
 import pytest
 import torch
-from fused_proofs import Case, bend, close, first, prove_attention, prove_gate, rows, scaled, silenced, without_columns
-from fused_transformers import HF, HF_ATTENTION, HF_GATES, LATENT, NO_MASK, hf
-from fused_vision import TIMM, TIMM_GATES, TORCH
-from tiny_layers import GRID, HEADS, IMAGE, SEQUENCE, TOKENS, WIDTH, call, class_of, from_config, inputs, ready
+from adapter.fused_proofs import (
+    Case,
+    bend,
+    close,
+    first,
+    prove_attention,
+    prove_gate,
+    rows,
+    scaled,
+    silenced,
+    without_columns,
+)
+from adapter.fused_transformers import HF, HF_ATTENTION, HF_GATES, LATENT, NO_MASK, hf
+from adapter.fused_vision import TIMM, TIMM_GATES, TORCH
+from adapter.tiny_layers import GRID, HEADS, IMAGE, SEQUENCE, TOKENS, WIDTH, call, class_of, from_config, inputs, ready
 from torch import Tensor, nn
 
 from wegeft_pl.adapter.fused import part_sizes

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 from transformers import GPT2LMHeadModel, LlamaForCausalLM
 
 from wegeft_pl import AdapterConfig, inject, merge, unmerge
+from wegeft_pl.adapter import check_mergeable
 
 IDS = torch.arange(3, 23).reshape(2, 10)
 
@@ -158,6 +160,30 @@ def test_a_tied_target_is_refused_before_anything_changes(gpt2: GPT2LMHeadModel)
     with pytest.raises(ValueError, match=r"lm_head shares its weight with transformer.wte, and merging would change"):
         merge(gpt2, adapter)
     assert all(torch.equal(value, before[name]) for name, value in weights(gpt2).items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_work_before_a_merge_grows_with_the_model_alone(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Single experts are tens of thousands of sites: a walk through the model for each would take hours."""
+
+    def walks(num_blocks: int) -> int:
+        blocks = [nn.ModuleDict({"up": nn.Linear(2, 2), "norm": nn.LayerNorm(2)}) for _ in range(num_blocks)]
+        model = nn.ModuleDict({"blocks": nn.ModuleList(blocks)}).to(dtype)
+        seen: list[str] = []
+        real = nn.Module.named_modules
+
+        def counted(module: nn.Module, memo: Any = None, prefix: str = "", remove_duplicate: bool = True) -> Any:
+            seen.extend([prefix] if module is model else [])
+            return real(module, memo, prefix, remove_duplicate)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(nn.Module, "named_modules", counted)
+            check_mergeable(inject(model, AdapterConfig(["up"], rank=1, sharing="layer", also_train=["norm"])))
+        return len(seen)
+
+    assert walks(8) == walks(2)
 
 
 def test_a_quantised_weight_is_refused() -> None:

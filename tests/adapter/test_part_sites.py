@@ -177,3 +177,8 @@ def test_parts_of_a_quantised_layer_are_refused() -> None:
     quantize_(model, Int8WeightOnlyConfig())
     with pytest.raises(ValueError, match=r"attn.qkv.q is quantised .* and the factor form reads its weight"):
         inject(model, AdapterConfig(["qkv.q"], fused={"qkv": {"q": 32, "k": 32, "v": 32}}))
+
+
+def test_parts_come_in_the_models_order() -> None:
+    adapter = filled(model_of("Linear"), targets=["qkv.v", "qkv.k", "qkv.q"])
+    assert [site.name for site in adapter.sites] == ["attn.qkv.q", "attn.qkv.k", "attn.qkv.v"]

@@ -11,8 +11,8 @@ import pytest
 import torch
 import torchvision
 import transformers
-from bypassed import prove_bypassed, prove_called
-from tiny_layers import GRID, HEADS, TOKENS, WIDTH, class_of, from_config, inputs, ready
+from adapter.bypassed import prove_bypassed, prove_called
+from adapter.tiny_layers import GRID, HEADS, TOKENS, WIDTH, class_of, from_config, inputs, ready
 from torch import nn
 
 from wegeft_pl.adapter.readers import _READERS, reader_of, reshapes_output, transforms_weight

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from bypassed import prove_bypassed, prove_called
-from tiny_layers import HEADS, TOKENS, WIDTH, class_of, from_config, inputs, ready
+from adapter.bypassed import prove_bypassed, prove_called
+from adapter.tiny_layers import HEADS, TOKENS, WIDTH, class_of, from_config, inputs, ready
 from torch import nn
 
 from wegeft_pl.adapter.readers import reader_of

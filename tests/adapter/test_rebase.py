@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from linear_adapters import SIDES, Net, applied, arrays, assert_equal, made
+from adapter.linear_adapters import SIDES, Net, applied, arrays, assert_equal, made
 from torch import nn
 from transformers import LlamaForCausalLM
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from reference_checkpoints import Vit, array, bad, merged, projections, save, vision_weight
+from adapter.reference_checkpoints import Vit, array, bad, merged, projections, save, vision_weight
 from torch import nn
 
 from wegeft_pl.adapter import import_reference, load_adapter, merge

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from reference_checkpoints import KEY, Vit, array, bad, merged, projections, save, vision_weight
+from adapter.reference_checkpoints import KEY, Vit, array, bad, merged, projections, save, vision_weight
 from torch import Tensor
 
 from wegeft_pl.adapter import import_reference

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from reference_checkpoints import KEY, projections, save
+from adapter.reference_checkpoints import KEY, projections, save
 
 from wegeft_pl.adapter.reference_files import read_reference
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from adapter.reference_checkpoints import array, merged, save
 from oracle import merged_input_side, merged_output_side
-from reference_checkpoints import array, merged, save
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import LlamaForCausalLM

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from linear_adapters import Net, made
+from adapter.linear_adapters import Net, made
 
 from wegeft_pl.adapter import SavedAdapter
+from wegeft_pl.adapter.algebra import add, compose, negate
 from wegeft_pl.adapter.storage import read_json, read_tensors, write_json, write_tensors
 
 
@@ -23,6 +24,22 @@ def test_folders_are_read_and_written_whole(tmp_path: Path, sharing: object) -> 
     assert one == two
     with pytest.raises(FileExistsError, match="exists; choose another folder"):
         a.write(tmp_path / "again")
+
+
+def test_what_the_task_said_is_kept(tmp_path: Path) -> None:
+    net = Net()
+    one, two = made(net, tmp_path, 1), made(net, tmp_path, 2)
+    for folder, names in (("1", ["a", "b"]), ("2", ["b", "a"])):
+        path = tmp_path / folder / "adapter_config.json"
+        about = {"task": "image_classification", "num_classes": 2, "class_names": names}
+        write_json(path, read_json(path) | {"about": about | ({"weights": "w"} if folder == "1" else {})})
+    one, two = SavedAdapter.read(tmp_path / "1"), SavedAdapter.read(tmp_path / "2")
+    one.write(tmp_path / "again")
+    before, again = (read_json(tmp_path / folder / "adapter_config.json") for folder in ("1", "again"))
+    assert before == again
+    # Of two, what both say: the classes have other names, and one names weights.
+    assert add(one, two).about == compose(one, two).about == {"task": "image_classification", "num_classes": 2}
+    assert negate(one).about == one.about
 
 
 def test_folders_that_cannot_be_computed_with(tmp_path: Path) -> None:

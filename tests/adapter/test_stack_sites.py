@@ -186,3 +186,20 @@ def test_input_dropout_has_no_place_inside_of_the_experts() -> None:
         ValueError, match=r"down_proj cannot use form: edit, because it is applied inside of the expert"
     ):
         filled(model_of("mixtral"), targets=["down_proj"], form="edit")
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_base_is_the_same_base_with_its_experts_quantised(name: str) -> None:
+    model, quantised, other = model_of(name), model_of(name), model_of(name)
+    other.get_parameter("model.norm.weight").data += 1.0
+    for block in quantised.get_submodule("model.layers").children():
+        experts = block.get_submodule("mlp.experts")
+        for parameter in ("gate_up_proj", "down_proj"):
+            codes = torch.zeros_like(experts.get_parameter(parameter), dtype=torch.int8)
+            setattr(experts, parameter, nn.Parameter(codes, requires_grad=False))
+    found, stored, another = (filled(each, targets=["q_proj"]).fingerprint for each in (model, quantised, other))
+    assert stored.quantization == "int8"
+    found.check(stored, "the adapter")
+    stored.check(found, "the adapter")
+    with pytest.raises(ValueError, match="trained on another base"):
+        stored.check(another, "the adapter")

@@ -90,6 +90,12 @@ def test_a_value_that_nobody_logs_is_an_error(folder: Path, root: Path) -> None:
         run(folder, root, [1], best={"monitor": "val/accuracy"})
 
 
+def test_a_run_without_validation_is_warned_of(folder: Path, root: Path) -> None:
+    trainer = make_trainer(root, BestAdapter("val/score"), AdapterSaver(), limit_val_batches=0)
+    with pytest.warns(UserWarning, match=r"BestAdapter: no validation ran, .* hold rows out with data.val_size, or"):
+        trainer.fit(make_task(folder, generate=False), datamodule=SmallData())
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

@@ -99,6 +99,20 @@ def test_a_test_in_the_same_folder_adds_its_scores(folder: Path, root: Path) -> 
     assert "test" in both["paths"]["predictions"]
 
 
+def test_scores_say_what_was_scored(folder: Path, root: Path, tmp_path: Path) -> None:
+    fitted = make_task(folder)
+    make_trainer(root, AdapterSaver(), RunReport()).fit(fitted, datamodule=SmallData())
+    assert "scored" not in read_json(root / "run.json")
+    for name, adapter in (("saved", root / "adapter"), ("fresh", None)):
+        task = make_task(folder)
+        if adapter is not None:
+            task.load_adapter_from(adapter)
+        make_trainer(tmp_path / name, RunReport()).test(task, datamodule=SmallData(), verbose=False)
+        path = None if adapter is None else str(adapter.absolute())
+        scored = read_json(tmp_path / name / "run.json")["scored"]
+        assert scored == {"backbone": task.backbone_name, "adapter_path": path, "ckpt_path": None}
+
+
 @pytest.mark.parametrize("command", ["validate", "test"])
 def test_scoring_alone(folder: Path, root: Path, command: str) -> None:
     trainer = make_trainer(root, RunReport())

@@ -80,3 +80,12 @@ def test_refusals(folder: Path, root: Path) -> None:
     del trainer.callbacks[0]
     with pytest.raises(ValueError, match="SpectralCap needs an adapter and this run has none; add"):
         trainer.fit(make_task(folder), datamodule=SmallData())
+
+
+def test_a_moving_average_is_refused(folder: Path, root: Path) -> None:
+    from tasks.tiny_images import Colours
+    from tasks.tiny_images import make_task as make_image_task
+
+    trainer = make_trainer(root, SpectralCap(1.0))
+    with pytest.raises(ValueError, match=r"SpectralCap and ema_decay: the cap would hold for the average and not for"):
+        trainer.fit(make_image_task(ema_decay=0.9), datamodule=Colours())

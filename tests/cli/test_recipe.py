@@ -157,6 +157,24 @@ def test_adapter_path_is_loaded_before_the_run(cli, folder: Path, seen) -> None:
     assert outcome.code == 2
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["test"], True),
+        (["test", "--adapter_path", "adapter"], False),
+        (["test", "--adapter", "null"], False),
+        (["fit"], False),
+    ],
+)
+def test_scoring_a_new_adapter_is_told_of(cli, folder: Path, seen, arguments: list[str], told: bool) -> None:
+    (folder / "adapter").mkdir()
+    outcome = cli(arguments[0], "--config", "my.yaml", *arguments[1:], *WITNESS)
+    assert outcome.code == 0
+    assert (
+        "the adapter is new, so this is the untouched base; a trained one needs --adapter_path" in outcome.out
+    ) is told
+
+
 def test_callbacks_that_a_run_cannot_have_are_left_out(cli, folder: Path, seen, monkeypatch) -> None:
     monkeypatch.setitem(default_callbacks.DEFAULT_CALLBACKS, "fit", default_callbacks._FIT)
     (folder / "over.yaml").write_text("trainer: {enable_checkpointing: false}\nadapter: null\n")

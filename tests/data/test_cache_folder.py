@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from wegeft_pl.data import FineTuneDataModule, GSM8KDataModule, ImageFolderDataModule
+from wegeft_pl.data import FineTuneDataModule, ImageDataModule, PromptedDataModule
 from wegeft_pl.data.cache_folder import default_cache_dir
 
 
@@ -18,6 +18,6 @@ def test_where_things_are_kept_by_default(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert default_cache_dir("tokens") == "~/.cache/wegeft_pl/tokens"
 
 
-@pytest.mark.parametrize(("module", "kind"), [(GSM8KDataModule, "tokens"), (ImageFolderDataModule, "images")])
+@pytest.mark.parametrize(("module", "kind"), [(PromptedDataModule, "tokens"), (ImageDataModule, "images")])
 def test_the_default_can_be_seen(module: type[FineTuneDataModule], kind: str) -> None:
     assert inspect.signature(module).parameters["cache_dir"].default.endswith(f"/wegeft_pl/{kind}")

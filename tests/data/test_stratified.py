@@ -30,7 +30,9 @@ def test_the_draw_is_seeded_and_the_first_part_does_not_depend_on_the_second() -
 def test_every_class_keeps_a_row_for_training() -> None:
     (part,) = stratified_parts(LABELS, [96], seed=0)
     assert {LABELS[row] for row in set(range(100)) - set(part)} == set("abcd")
-    with pytest.raises(ValueError, match=r"at most 96 of 100 rows can be held out, so that each class keeps one"):
+    with pytest.raises(
+        ValueError, match=r"at most 96 of 100 rows can be held out, so that each of 4 classes keeps one"
+    ):
         stratified_parts(LABELS, [90, 7], seed=0)
 
 

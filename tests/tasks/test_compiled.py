@@ -53,6 +53,7 @@ def check(checkpointing: bool, backend: str) -> None:
     assert model.state_dict().keys() == plain.state_dict().keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_no_graph_breaks_and_equal_gradients(checkpointing: bool) -> None:
     check(checkpointing, "aot_eager")

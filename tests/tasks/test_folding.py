@@ -74,3 +74,11 @@ def test_what_cannot_be_folded_is_said_where_it_was_asked_for(llama_folder: Path
         while_generating(task.adapter, True, compiled=True)
     while_generating(task.adapter, None, compiled=True)
     assert not count
+
+
+def test_generating_while_generating_stays_folded(llama_folder: Path, count: list[int]) -> None:
+    task = ready(llama_folder)
+    with while_generating(task.adapter, None, compiled=False), while_generating(task.adapter, True, compiled=False):
+        assert task.adapter is not None
+        assert task.adapter.state == "folded"
+    assert len(count) == 4

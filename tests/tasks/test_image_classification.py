@@ -45,7 +45,8 @@ def test_a_run_writes_scores_predictions_and_a_folder_that_timm_loads(tmp_path: 
         "head.bias",
     }
     about = json.loads((tmp_path / "adapter/adapter_config.json").read_text())["about"]
-    assert about == {"task": "image_classification", "num_classes": 3, "class_names": NAMES}
+    named = {"task": "image_classification", "num_classes": 3, "class_names": NAMES}
+    assert about == named | {"weights": "random"}
     config = json.loads((tmp_path / "merged/config.json").read_text())
     assert (config["architecture"], config["label_names"]) == ("test_vit", NAMES)
     merged = timm.create_model(f"local-dir:{tmp_path / 'merged'}", pretrained=True).eval()

@@ -143,9 +143,11 @@ def test_nothing_is_moved_where_nothing_is_differentiated(monkeypatch: pytest.Mo
     monkeypatch.setattr(offload, "to_host", None)  # would raise
     task = make_task(activation_offload=True)
     with torch.no_grad():
-        task.loss(batch())
+        loss, _ = task.loss(batch())
+    assert loss.isfinite()
 
 
+@pytest.mark.slow
 def test_plan_counts_what_stays_on_the_device() -> None:
     def growth(**fields: Any) -> float:
         tasks = [make_task(layers=layers, gradient_checkpointing=True, **fields) for layers in (4, 12)]

@@ -56,4 +56,6 @@ def test_a_layer_that_one_step_left_out_is_a_warning(tmp_path: Path) -> None:
 
 
 def test_layers_that_are_called_pass(tmp_path: Path) -> None:
-    fit(Around(True, True), tmp_path, ["called"], "layer")
+    task = Around(True, True)
+    fit(task, tmp_path, ["called"], "layer")
+    assert task.trainer.global_step == 2

@@ -131,21 +131,28 @@ class Adapter:
 
     def hook_sites(self) -> None:
         """Lets the sites compute their edits."""
-        self._site_handles = [handle for site in self.sites for handle in site.hook()]
+        hooked: set[str] = set()
+        for site in self.sites:
+            self._site_handles += site.hook(first=site.place.tensor not in hooked)
+            hooked.add(site.place.tensor)
 
     def unhook_sites(self) -> None:
         """Stops the sites' edits; the generators stay where they are."""
         for handle in self._site_handles:
             handle.remove()
         self._site_handles = []
+        for site in self.sites:
+            site.uncover()
 
     def remove(self) -> None:
         """Removes the adapter: the backbone computes, and names its parameters, as before the injection.
 
         Raises:
-            ValueError: the adapter is merged into the weights, or the base's values of what was trained in full were
-                never here, as in sharded training.
+            ValueError: the adapter is merged or folded into the weights, or the base's values of what was trained in
+                full were never here, as in sharded training.
         """
+        if self.state == "folded":
+            raise ValueError("this adapter is folded into the weights; leave the block `with folded(...)` first")
         if self.state == "merged":
             raise ValueError("this adapter is merged into the weights; call unmerge(model, adapter) before remove()")
         lost = self.trained.cannot_restore()

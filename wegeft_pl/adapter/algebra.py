@@ -218,12 +218,14 @@ def _joined(
 ) -> SavedAdapter:
     # The second one's past stays with it: a history is one line of steps.
     step = step | {"second": list(second.history)} if second.history else step
-    return _mapped(
+    joined = _mapped(
         first,
         lambda factors: join(factors, second.groups[_name_of(first, factors)]),
         step,
         rank=first.config.rank + second.config.rank,
     )
+    # What only one of them is about does not hold for both together.
+    return dataclasses.replace(joined, about={k: v for k, v in first.about.items() if second.about.get(k, ...) == v})
 
 
 def _name_of(adapter: SavedAdapter, factors: Factors) -> str:

@@ -33,7 +33,8 @@ class AdapterConfig:
             match the whole name, or ``"all-linear"``: every linear layer inside the repeated blocks, stacked experts
             included, so without embeddings and output head. A part of a fused projection is named like a child
             (``"attn.qkv.q"``, ``"qkv_proj.v"``), weights that are no layer's by their own names
-            (``"experts.gate_up_proj"``, ``"self_attn.in_proj_weight.q"``).
+            (``"experts.gate_up_proj"``, ``"self_attn.in_proj_weight.q"``). An empty list edits nothing and leaves
+            ``also_train`` alone to be trained: a linear probe.
         rank: R, the inner size of the generated change.
         alpha: the scale is s = alpha / rank; None means s = 1.
         sharing: who shares one generator. ``"type"``: all sites of the same name across depth (the paper's
@@ -83,8 +84,8 @@ class AdapterConfig:
             value = getattr(self, name)
             if isinstance(value, Sequence) and not isinstance(value, str):
                 object.__setattr__(self, name, tuple(value))  # hashable and safe from later edits
-        object.__setattr__(self, "fused", {layer: dict(sizes) for layer, sizes in self.fused.items()})
-        if not self.targets:
+        object.__setattr__(self, "fused", {layer: _sizes(layer, sizes) for layer, sizes in self.fused.items()})
+        if not self.targets and not self.also_train:
             raise ValueError("targets is empty; name the modules to edit, e.g. targets=['q_proj', 'v_proj']")
         if isinstance(self.also_train, str):
             raise ValueError(f"also_train must be a list of names, got the string {self.also_train!r}; write a list")
@@ -157,3 +158,14 @@ class AdapterConfig:
                 hint = f"did you mean {close[0]!r}?" if close else f"known fields: {', '.join(known)}"
                 raise ValueError(f"adapter config has no field {key!r}; {hint}")
         return cls(**fields)
+
+
+def _sizes(layer: str, sizes: Any) -> dict[str, int]:
+    named = isinstance(sizes, Mapping)
+    wrong = sizes if not named else next((size for size in sizes.values() if type(size) is not int or size < 1), None)
+    if wrong is not None or not sizes:
+        raise ValueError(
+            f"fused: {layer} needs its parts' names with sizes of at least 1, such as {{q: 64, k: 64, v: 64}}, got "
+            f"{dict(sizes) if named else sizes!r}"
+        )
+    return dict(sizes)

@@ -19,6 +19,7 @@ from wegeft_pl.adapter.owner import OWNER
 from wegeft_pl.adapter.quantized import quantization_of, scheme_of
 from wegeft_pl.adapter.sharded import class_of, local, reshard, rows_of
 from wegeft_pl.adapter.sites import Site
+from wegeft_pl.adapter.stacked import stack_of
 from wegeft_pl.adapter.weight_files import TensorEntry, read_elements
 
 #: Numbers sampled from each tensor. Any fine-tuned or re-initialised copy of a base differs in some of them, and a 70 B
@@ -42,8 +43,8 @@ class Fingerprint:
             one checkpoint loaded in float32 or bfloat16 has one fingerprint (a float32 checkpoint loaded in float16 has
             lost other bits, and has another); None where weights are quantised, since an adapter trained on them may
             be merged into the original ones.
-        rest: the same over what no quantisation changes, which is everything but the weights of linear layers: all that
-            is compared where one of two bases is quantised. None in older files.
+        rest: the same over what no quantisation changes, which is everything but the weights of linear layers and
+            stacked experts: all that is compared where one of two bases is quantised. None in older files.
         quantization: how the base's weights are quantised; None where they are not.
     """
 
@@ -156,7 +157,10 @@ def _frozen(model: nn.Module, trained: Set[str]) -> list[tuple[str, nn.Parameter
 
 def _quantisable(model: nn.Module, name: str) -> bool:
     module, _, last = name.rpartition(".")
-    layout = layout_of(model.get_submodule(module))
+    layer = model.get_submodule(module)
+    if stack_of(layer, last) is not None:
+        return True
+    layout = layout_of(layer)
     return last == "weight" and layout is not None and layout.kind != "conv2d"
 
 

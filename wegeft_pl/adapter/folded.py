@@ -40,7 +40,9 @@ def folded(adapter: Adapter) -> Iterator[None]:
     """Computes with merged weights inside of the block: no hooks run, and no gradient reaches the generators.
 
     The sum W + delta W is made in float32 (float64 for a float64 base) and rounded to the weight's dtype, as merging
-    does; a weight tied to another module's is folded at the edited layer alone.
+    does; a weight tied to another module's is folded at the edited layer alone. Inside of the block the adapter is in
+    the state ``"folded"``: it can be neither merged, exported as LoRA, folded again nor removed. A copy of the model
+    that is made there keeps the folded weights.
 
     Args:
         adapter: attached.
@@ -53,6 +55,7 @@ def folded(adapter: Adapter) -> Iterator[None]:
         raise ValueError(f"the adapter cannot be folded into the weights for a while: {reason}")
     shadows: list[tuple[nn.Module, str]] = []
     adapter.unhook_sites()
+    adapter.state = "folded"
     try:
         with torch.no_grad():
             for sites in sites_by_tensor(adapter).values():
@@ -65,7 +68,8 @@ def folded(adapter: Adapter) -> Iterator[None]:
         yield
     finally:
         for module, name in shadows:
-            del module.__dict__[name]
+            module.__dict__.pop(name, None)  # gone where a parameter of that name was set meanwhile
+        adapter.state = "attached"
         adapter.hook_sites()
 
 

@@ -56,6 +56,8 @@ def export_lora(
             "export_lora needs whole weights and this model is sharded; save the adapter, then run python -m wegeft_pl "
             "export"
         )
+    if not adapter.sites:
+        raise ValueError("this adapter edits no layer (a linear probe), so there is no LoRA; merge it instead")
     for name, _ in adapter.trained.named_parameters():
         users = list(adapter.trained.users(name))
         if len(users) > 1:

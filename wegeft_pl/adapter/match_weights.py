@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from torch import nn
 
@@ -11,7 +11,7 @@ from wegeft_pl.adapter.weight_files import TensorEntry
 
 
 def match_weights(
-    model: nn.Module, files: Mapping[str, TensorEntry], prefix: str = ""
+    model: nn.Module, files: Mapping[str, TensorEntry], prefix: str = "", may_lack: Collection[str] = ()
 ) -> dict[str, TensorEntry] | None:
     """Finds where each parameter and saved buffer of a model lies in files.
 
@@ -20,6 +20,7 @@ def match_weights(
         files: what the files hold, by the names in them.
         prefix: a first part of names that files have and the model has not, or the other way round: a bare decoder
             (``layers.0...``) reads the files of a model with a head (``model.layers.0...``).
+        may_lack: names that files need not have: a new head's. They get no entry then.
 
     Returns:
         An entry for each name in the model's state dict, the same one for tied names; None where a name is not in the
@@ -33,10 +34,14 @@ def match_weights(
             if candidate in files and files[candidate].shape == tuple(tensor.shape):
                 found[name] = files[candidate]
                 break
+    # Only one of a tied tensor's names is in the files.
+    by_tensor: dict[int, TensorEntry] = {}
+    for name, entry in found.items():
+        by_tensor.setdefault(id(state[name]), entry)
     for name, tensor in state.items():
-        # Only one of a tied tensor's names is in the files.
-        twin = next((other for other in found if state[other] is tensor), None)
-        if twin is None:
+        if id(tensor) not in by_tensor:
+            if name in may_lack:
+                continue
             return None
-        found.setdefault(name, found[twin])
+        found.setdefault(name, by_tensor[id(tensor)])
     return found

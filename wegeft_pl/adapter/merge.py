@@ -88,8 +88,19 @@ def check_mergeable(adapter: Adapter) -> None:
     Raises:
         ValueError: a target's weight is quantised, or tied to another module's.
     """
+    # One pass: a model of single experts has tens of thousands of sites among as many modules.
+    owners: dict[int, list[str]] = {}
+    for name, module in adapter.model.named_modules():
+        for parameter in module.parameters(recurse=False):
+            owners.setdefault(id(parameter), []).append(name)
     for site in adapter.sites:
-        _check_untied(adapter.model, site.place.layer, site.weight)
+        layer = site.place.layer
+        other = next((name for name in owners[id(site.weight)] if name != layer), None)
+        if other is not None:
+            raise ValueError(
+                f"{layer} shares its weight with {other}, and merging would change both; keep the adapter, or untie "
+                "them"
+            )
 
 
 def unmerge(model: nn.Module, adapter: Adapter) -> None:
@@ -131,14 +142,6 @@ def _convert(model: nn.Module, adapter: Adapter, dtype: torch.dtype) -> None:
         if tensor.is_floating_point() and id(tensor) not in own:
             tensor.data = tensor.data.to(dtype)
     adapter.trained.surroundings = dict.fromkeys(adapter.trained.surroundings, dtype)
-
-
-def _check_untied(model: nn.Module, name: str, weight: Tensor) -> None:
-    for other, module in model.named_modules():
-        if other != name and any(parameter is weight for parameter in module.parameters(recurse=False)):
-            raise ValueError(
-                f"{name} shares its weight with {other}, and merging would change both; keep the adapter, or untie them"
-            )
 
 
 def _merge_tensor(name: str, sites: list[Site]) -> LayerReport:

@@ -5,14 +5,22 @@ Shapes: D edited width, R rank.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from wegeft_pl.adapter.config import AdapterConfig
-from wegeft_pl.adapter.files import CONFIG, TENSORS, base_name_of, description_of, read_description, read_history
+from wegeft_pl.adapter.files import (
+    CONFIG,
+    TENSORS,
+    base_name_of,
+    description_of,
+    read_about,
+    read_description,
+    read_history,
+)
 from wegeft_pl.adapter.fingerprint import Fingerprint
 from wegeft_pl.adapter.owner import OWNER
 from wegeft_pl.adapter.storage import claim_directory, read_json, read_tensors, write_json, write_tensors
@@ -47,6 +55,7 @@ class SavedAdapter:
         base: identity of the base.
         base_name: where the base came from, or None.
         history: how the values came about, when not by training alone.
+        about: what its task wanted to be known of it, such as names of classes.
     """
 
     config: AdapterConfig
@@ -55,6 +64,7 @@ class SavedAdapter:
     base: Fingerprint
     base_name: str | None
     history: tuple[dict[str, Any], ...] = ()
+    about: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: str | Path) -> SavedAdapter:
@@ -82,7 +92,7 @@ class SavedAdapter:
         unknown = [name for name in tensors if OWNER in name.split(".")]
         if unknown:
             raise ValueError(f"{folder / TENSORS} has {unknown[0]}, which is of no group; the file was edited")
-        return cls(config, groups, tensors, base, base_name_of(folder), tuple(read_history(folder)))
+        return cls(config, groups, tensors, base, base_name_of(folder), tuple(read_history(folder)), read_about(folder))
 
     def write(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Writes an adapter folder that :func:`load_adapter` reads; factors are rounded once, to float32.
@@ -98,6 +108,7 @@ class SavedAdapter:
             tensors |= {f"{factors.prefix}.phi": factors.phi.float(), f"{factors.prefix}.psi": factors.psi.float()}
         groups = {name: list(factors.sites) for name, factors in self.groups.items()}
         description = description_of(self.config, groups, list(self.history))
+        description |= {"about": self.about} if self.about else {}
         description |= {"base": {"name": self.base_name, **self.base.to_dict()}}
         write_tensors(folder / TENSORS, tensors)
         write_json(folder / CONFIG, description)

@@ -83,10 +83,14 @@ class Site:
         """``"edit"``, ``"factor"`` or ``"weight"``: the configured form, with auto resolved."""
         return self.forms[0] if self.config.form == "auto" else self.config.form
 
-    def hook(self) -> list[RemovableHandle]:
-        """Installs the edit and returns the handles that take it away."""
+    def hook(self, first: bool = True) -> list[RemovableHandle]:
+        """Installs the edit and returns the handles that take it away.
+
+        Args:
+            first: False where another part's hook on the same weight was installed before.
+        """
         if self.form == "weight":
-            swap = SwapWeight(self)
+            swap = SwapWeight(self, first)
             reader = self.place.reader or self.module
             return [
                 reader.register_forward_pre_hook(swap.put),
@@ -97,6 +101,11 @@ class Site:
         if self.config.side == "input":
             return [self.module.register_forward_pre_hook(EditInput(self))]
         return [self.module.register_forward_hook(EditOutput(self))]
+
+    def uncover(self) -> None:
+        """Takes away what the weight form left on the module: an interrupted forward never came to it."""
+        for name in (self.place.parameter, self.place.bias):
+            self.module.__dict__.pop(name, None)
 
     def factors(self, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
         """Generates the site's change for use outside training, the scale folded into ``left``.
@@ -203,10 +212,15 @@ class SwapWeight:
     The way for weights that are read without a call, or inside of a module: a hook on the input would not reach them.
     It forms delta W and keeps it for the backward pass. The parameter stays registered: the edited tensor is an
     attribute of the instance, which comes first.
+
+    Args:
+        site: in the weight form.
+        first: False where another part of the same weight was edited just before. The first one starts from the
+            parameter, whatever is there: an interrupt (Ctrl-C) leaves a forward without its hooks.
     """
 
-    def __init__(self, site: Site) -> None:
-        self.site = site
+    def __init__(self, site: Site, first: bool) -> None:
+        self.site, self.first = site, first
 
     def put(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         """Forward pre-hook: shadows the weight, and the bias where it moves."""
@@ -221,12 +235,10 @@ class SwapWeight:
 
     def take_back(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         """Forward hook: uncovers the parameters, also where the forward failed."""
-        for name in (self.site.place.parameter, self.site.place.bias):
-            self.site.module.__dict__.pop(name, None)
+        self.site.uncover()
 
     def _add(self, name: str, base: Tensor, change: Tensor) -> None:
-        # Another part's edit may be there already.
-        so_far = self.site.module.__dict__.get(name, base)
+        so_far = base if self.first else self.site.module.__dict__[name]
         self.site.module.__dict__[name] = so_far + (self.site.config.scale * change).to(base.dtype)
 
 

@@ -5,7 +5,8 @@ Shard by shard, every tensor is copied byte for byte, or, where the adapter chan
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -32,6 +33,9 @@ from wegeft_pl.adapter.tensor_writer import Spec, TensorWriter
 from wegeft_pl.adapter.weight_files import TensorEntry, WeightFiles, read_header, read_rows
 from wegeft_pl.adapter.workers import Workers
 
+#: The tensors of each file to write, by the file's name.
+Parts = Mapping[str, Sequence[TensorEntry]]
+
 #: Dtypes that a change can be added to.
 MERGEABLE = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 
@@ -42,6 +46,7 @@ class StreamedMerge:
     Args:
         adapter: injected into the base's shapes on the meta device, its generators filled.
         entries: where each of the model's tensors lies, by its name in the model; tied names give one entry or several.
+            What is trained in full may be in no file: a new head.
         adapter_folder: the adapter's own folder, for the values of ``also_train``.
         dtype: what all floating-point tensors become, or None to keep their own.
 
@@ -56,6 +61,7 @@ class StreamedMerge:
         self._dtype = dtype
         self._scratch = Scratch()
         self._sums: dict[str, RowSums] = {}
+        self._new_dtypes: dict[str, torch.dtype] = {}
         by_tensor = sites_by_tensor(adapter)
         self._order = [report_name(tensor) for tensor in by_tensor]
         self._merges: dict[str, Callable[[TensorEntry, TensorWriter, Workers], None]] = {}
@@ -80,13 +86,18 @@ class StreamedMerge:
             if id(parameter) in trained:
                 own = trained[id(parameter)]
                 self._order += [own] if own == name else []
-                self._merges[entries[name].name] = partial(self._replace, own, values[own])
+                if name in entries:
+                    self._merges[entries[name].name] = partial(self._replace, own, values[own])
+                else:
+                    self._new_dtypes[name] = adapter.trained.surroundings[own]
+                    self._merges[name] = partial(self._replace, own, values[own])
 
-    def write(self, files: WeightFiles, output: Path, progress: Callable[[str], None]) -> None:
-        """Writes all of a base's files, merged where the adapter changes them.
+    def write(self, parts: Parts, base: Path, output: Path, progress: Callable[[str], None]) -> None:
+        """Writes all files, merged where the adapter changes them.
 
         Args:
-            files: the base's.
+            parts: what they hold.
+            base: the base's folder.
             output: an empty folder.
             progress: told of each file once it is done.
 
@@ -96,26 +107,27 @@ class StreamedMerge:
         """
         total = 0
         with Workers() as workers:
-            for number, file in enumerate(files.files, start=1):
-                entries = {entry.name: entry for entry in read_header(file)}
+            for number, (file, listed) in enumerate(parts.items(), start=1):
+                entries = {entry.name: entry for entry in listed}
                 specs: dict[str, Spec] = {e.name: (self._becomes(e), e.shape) for e in entries.values()}
-                writer = TensorWriter(output / file.name, specs)
+                writer = TensorWriter(output / file, specs)
                 workers.at_exit(writer.abandon)
                 for name, place in writer.entries.items():
                     merge = self._merges.get(name, self._copy)
                     merge(entries[name], writer, workers)
                     total += place.stop - place.start
                 workers.finish(writer.close)
-                progress(f"merged {file.name} ({number} of {len(files.files)} files)")
-        if len(files.files) > 1:
-            write_index(output, {name: entry.file.name for name, entry in files.items()}, total, files.folder)
+                progress(f"merged {file} ({number} of {len(parts)} files)")
+        if len(parts) > 1:
+            write_index(output, {entry.name: file for file, listed in parts.items() for entry in listed}, total, base)
 
     def report(self, base: str) -> MergeReport:
         """The report, once everything is written: ``base`` is the fingerprint in short."""
         return MergeReport(base, [self._sums[name].report(name) for name in self._order])
 
     def _becomes(self, entry: TensorEntry) -> torch.dtype:
-        return self._dtype if self._dtype is not None and entry.dtype in MERGEABLE else entry.dtype
+        own = self._new_dtypes.get(entry.name, entry.dtype)
+        return self._dtype if self._dtype is not None and own in MERGEABLE else own
 
     def _read(self, entry: TensorEntry, span: tuple[int, int]) -> Tensor:
         size = (span[1] - span[0]) * entry.row_bytes
@@ -164,7 +176,9 @@ class StreamedMerge:
     ) -> None:
         def replace(span: tuple[int, int]) -> RowSums:
             with torch.no_grad():
-                base, trained = self._read(entry, span), read_rows(value, *span)
+                trained = read_rows(value, *span)
+                # A new head has nothing to be compared with: all of it is change.
+                base = torch.zeros_like(trained) if entry.name in self._new_dtypes else self._read(entry, span)
                 rounded, sums = replace_rows(base, trained, self._becomes(entry), self._scratch)
             writer.write_rows(entry.name, span[0], rounded)
             return sums
@@ -181,6 +195,7 @@ def merge_files(
     *,
     dtype: torch.dtype | None = None,
     progress: Callable[[str], None] = lambda line: None,
+    as_model: bool = False,
 ) -> MergeReport:
     """Merges a saved adapter into a base's files.
 
@@ -192,6 +207,8 @@ def merge_files(
         output: an empty folder, to hold the merged files and whatever else is in the base's folder.
         dtype: what all floating-point tensors become, or None to keep their own.
         progress: told of each file once it is done.
+        as_model: write the tensors that the model has, under its names, a new head among them, where a base is made
+            into a classifier; else those that the base's files have, under theirs.
 
     Returns:
         The report, without a probe.
@@ -201,12 +218,37 @@ def merge_files(
         OSError: a file cannot be read or written.
     """
     with torch.no_grad():
+        parts: Parts = {file.name: read_header(file) for file in files.files}
+        if as_model:
+            entries = _by_model_names(entries)
+            parts = _model_parts(entries, adapter, adapter_folder, files)
         streamed = StreamedMerge(adapter, entries, adapter_folder, dtype)
         copy_companions(files.folder, output)
         if dtype is not None:
             set_config_dtype(output, dtype)
-        streamed.write(files, output, progress)
+        streamed.write(parts, files.folder, output, progress)
     return streamed.report(adapter.fingerprint.short())
+
+
+def _by_model_names(entries: Mapping[str, TensorEntry]) -> dict[str, TensorEntry]:
+    """The entries under the model's names; a tied tensor under the first of its names."""
+    first: dict[tuple[Path, int], str] = {}
+    for name, entry in entries.items():
+        first.setdefault((entry.file, entry.start), name)
+    return {name: dataclasses.replace(entry, name=first[entry.file, entry.start]) for name, entry in entries.items()}
+
+
+def _model_parts(
+    entries: Mapping[str, TensorEntry], adapter: Adapter, adapter_folder: Path, files: WeightFiles
+) -> dict[str, list[TensorEntry]]:
+    """What of each file is the model's, and in the last one what only the adapter has."""
+    parts: dict[str, dict[str, TensorEntry]] = {file.name: {} for file in files.files}
+    for entry in entries.values():
+        parts[entry.file.name][entry.name] = entry
+    trained = {name for name, _ in adapter.trained.named_parameters()}
+    listed = [sorted(part.values(), key=lambda entry: entry.start) for part in parts.values()]
+    listed[-1] += [e for e in read_header(adapter_folder / TENSORS) if e.name in trained and e.name not in entries]
+    return dict(zip(parts, listed, strict=True))
 
 
 def _num_rows(entry: TensorEntry) -> int:

@@ -142,8 +142,9 @@ def _match_list(model: nn.Module, patterns: Sequence[str], candidates: Candidate
                 f"targets name {name.rpartition('.')[0]} whole and its part {name.rpartition('.')[2]}; name the layer, "
                 "or its parts"
             )
-    order = {name: index for index, name in enumerate(candidates.whole)}
-    return dict(sorted(matched.items(), key=lambda item: order.get(item[0], order.get(item[0].rpartition(".")[0], 0))))
+    order = {name: index for index, name in enumerate([*candidates.whole, *parts])}
+    layers = {part: order[whole] for whole, own in candidates.parts.items() for part in own}
+    return dict(sorted(matched.items(), key=lambda item: (layers.get(item[0], order[item[0]]), order[item[0]])))
 
 
 def _no_match(model: nn.Module, pattern: str, candidates: Candidates) -> str:

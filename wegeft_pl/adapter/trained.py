@@ -63,13 +63,13 @@ class TrainedInFull:
 
     def hook(self) -> list[RemovableHandle]:
         """Installs the casts where the base is narrower than float32; returns the handles."""
-        handles, seen = [], set()
-        for name, dtype in self.surroundings.items():
-            for user_name, user in self.users(name).items():
-                if dtype == _wide(dtype) or user_name in seen:
-                    continue
-                seen.add(user_name)
-                handles.append(user.register_forward_pre_hook(CastInputs(_wide(dtype))))
+        narrow = {name: dtype for name, dtype in self.surroundings.items() if dtype != _wide(dtype)}
+        names = {id(self.model.get_parameter(name)): name for name in narrow}
+        handles = []
+        for user in self.model.modules():  # once for all names: large models have 100,000 modules
+            name = next((names[id(own)] for own in user.parameters(recurse=False) if id(own) in names), None)
+            if name is not None:
+                handles.append(user.register_forward_pre_hook(CastInputs(_wide(narrow[name]))))
                 handles.append(user.register_forward_hook(CastOutput(self, name)))
         return handles
 

@@ -31,3 +31,16 @@ def tokenizer_fingerprint(tokenizer: Any) -> str | None:
     special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
     facts = [type(tokenizer).__name__, special, str(tokenizer.chat_template), content]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def vocabulary_facts(tokenizer: Any) -> dict[str, Any]:
+    """Tells vocabularies apart in few words, for processes that must have the same one.
+
+    Args:
+        tokenizer: with ``get_vocab``.
+
+    Returns:
+        The number of words and a hash of words and ids, plain JSON types.
+    """
+    words = sorted(tokenizer.get_vocab().items())
+    return {"size": len(words), "vocabulary": hashlib.sha256(json.dumps(words).encode()).hexdigest()[:12]}

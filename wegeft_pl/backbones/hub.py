@@ -29,6 +29,17 @@ def no_vain_retries(source: str) -> Iterator[None]:
         constants.HF_HUB_OFFLINE = before
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says first, at most 300 characters: the hub's own errors go on for many lines.
+
+    Example:
+        >>> first_line(OSError("not found\\nRequest ID: 7")), first_line(TimeoutError())
+        ('not found', 'TimeoutError')
+    """
+    text = str(error).strip()
+    return text.splitlines()[0][:300] if text else type(error).__name__
+
+
 def _answers(endpoint: str) -> bool:
     from huggingface_hub import get_session
 

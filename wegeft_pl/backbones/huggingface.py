@@ -16,6 +16,7 @@ from torch import nn
 
 from wegeft_pl.adapter.quantized import SCHEMES
 from wegeft_pl.backbones import architectures, broken, quantized
+from wegeft_pl.backbones.hub import first_line
 from wegeft_pl.backbones.names import resolve
 
 if TYPE_CHECKING:
@@ -226,10 +227,9 @@ def one_line_errors(what: str, name: str, source: str) -> Iterator[None]:
         file = broken.json_file(source) or name
         raise ValueError(f"{what}: {file} is not valid JSON ({error}); {broken.way_out(source)}") from error
     except OSError as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         hint = "no such folder here; check a hub id's spelling, the network and the licence, or give a local folder"
         hint = broken.way_out(source) if Path(source).is_dir() else hint
-        raise ValueError(f"{what}: cannot load {name!r}: {first[:300]} ({hint})") from error
+        raise ValueError(f"{what}: cannot load {name!r}: {first_line(error)} ({hint})") from error
     except (ValueError, StrictDataclassError) as error:
         text = " ".join(str(error).split())
         raise ValueError(f"{what}: cannot load {name!r}: {text[:300]}") from error

@@ -227,7 +227,8 @@ def save(model: nn.Module, directory: Path, class_names: Sequence[str] | None) -
         write_tensors(directory / "model.safetensors", model.state_dict())
     except SafetensorError as error:  # what safetensors makes of a full disk
         raise OSError(f"cannot write the weights to {directory}: {error}") from error
-    save_config_for_hf(model, str(directory / "config.json"), model_config=labels)
+    # Annotated as a string, but timm 1.0.22 calls its open().
+    save_config_for_hf(model, directory / "config.json", model_config=labels)  # type: ignore[arg-type]
 
 
 def _timm(model: nn.Module) -> Any:

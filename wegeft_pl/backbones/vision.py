@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from wegeft_pl.backbones import image_weights
-from wegeft_pl.backbones.hub import no_vain_retries
+from wegeft_pl.backbones.hub import first_line, no_vain_retries
 
 
 def is_timm_name(name: str) -> bool:
@@ -79,9 +79,8 @@ def create(name: str, *, pretrained: bool, meta: bool, **arguments: Any) -> nn.M
         with torch.device("meta" if meta else "cpu"):
             return timm.create_model(source, pretrained=False, **arguments)
     except (OSError, RuntimeError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(
-            f"backbone: cannot load the weights of {name!r}: {first[:300]} (no network? give a local file with "
+            f"backbone: cannot load the weights of {name!r}: {first_line(error)} (no network? give a local file with "
             "--model.weights)"
         ) from error
     except TypeError as error:

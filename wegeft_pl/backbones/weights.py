@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from wegeft_pl.backbones.hub import first_line
 from wegeft_pl.backbones.names import resolve
 
 #: What is downloaded of a model: safetensors, configs, and whatever form a tokenizer has.
@@ -101,8 +102,7 @@ def _download(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=_WANTED))
     except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0][:300]
         raise ValueError(
-            f"backbone: cannot load {name!r}: {first} (check the id's spelling, the network and the licence, or give a "
-            "local folder)"
+            f"backbone: cannot load {name!r}: {first_line(error)} (check the id's spelling, the network and the "
+            "licence, or give a local folder)"
         ) from error

@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
+from torch import nn
 
 from wegeft_pl.adapter import Adapter, files
 from wegeft_pl.adapter.match_weights import match_weights
 from wegeft_pl.adapter.weight_files import WeightFiles, read_rows
 from wegeft_pl.backbones import huggingface, quantized, weights
+from wegeft_pl.cli.base_kind import BaseKind, kind_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -29,15 +31,21 @@ class Base:
         name: folder or hub id.
         weights: ``"original"`` or ``"dequantized"`` where the adapter was trained on quantised weights, else None.
         scheme: how they were quantised; None where they were not.
+        file: local weights of a timm model, where they are others than the adapter names.
     """
 
     name: str
     weights: str | None = None
     scheme: str | None = None
+    file: str | None = None
+
+    def kind(self, adapter_folder: Path) -> BaseKind:
+        """What model it is; see :func:`kind_of`."""
+        return kind_of(adapter_folder, self.name, self.file)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds ``--adapter``, ``--base``, ``--base_name`` and ``--output``."""
+    """Adds ``--adapter``, ``--base``, ``--base_name``, ``--weights`` and ``--output``."""
     parser.add_argument("--adapter", type=Path, required=True, help="adapter folder of a run, such as RUN/adapter")
     parser.add_argument(
         "--base",
@@ -45,16 +53,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "quantised base, which weights to use: original (full precision) or dequantized (what was trained)",
     )
     parser.add_argument("--base_name", help="folder or hub id where --base original or dequantized finds the base now")
+    parser.add_argument(
+        "--weights",
+        help="of an image model from timm: the file or folder of its weights (default: what the adapter names)",
+    )
     parser.add_argument("--output", type=Path, required=True, help="folder to write; it must not exist or be empty")
 
 
-def find_base(adapter_folder: Path, base: str | None, base_name: str | None = None) -> Base:
+def find_base(adapter_folder: Path, base: str | None, base_name: str | None = None, file: str | None = None) -> Base:
     """Decides which base to load, and which of its weights.
 
     Args:
         adapter_folder: a saved adapter.
         base: ``--base``.
         base_name: ``--base_name``.
+        file: ``--weights``.
 
     Raises:
         ValueError: no base was given and the adapter names none, it was given twice, or the adapter was trained on
@@ -86,24 +99,22 @@ def find_base(adapter_folder: Path, base: str | None, base_name: str | None = No
             f"{name} holds only quantised weights; give the full-precision model with --base_name, or use --base "
             "dequantized"
         )
-    return Base(name, chosen if scheme is not None else None, scheme)
+    return Base(name, chosen if scheme is not None else None, scheme, file)
 
 
-def load_with_adapter(adapter_folder: Path, base: Base, dtype: str = "auto") -> tuple[PreTrainedModel, Adapter]:
+def load_with_adapter(adapter_folder: Path, base: Base, dtype: str = "auto") -> tuple[nn.Module, Adapter]:
     """Loads the base, its weights dequantised where that was chosen, and puts the adapter on it.
 
     Raises:
         ValueError: the base cannot be loaded or is another one than the adapter's.
     """
     files.read_description(adapter_folder)  # a broken adapter is refused before gigabytes are loaded
-    if base.weights == DEQUANTIZED:
-        model = _dequantized(base, dtype)
-    else:
-        model = huggingface.load(base.name, causal_lm=True, dtype=dtype)
+    kind = base.kind(adapter_folder)
+    model = _dequantized(kind, base, dtype) if base.weights == DEQUANTIZED else kind.load(dtype)
     return model, files.load_adapter(model, adapter_folder)
 
 
-def quantization_errors(model: PreTrainedModel, adapter: Adapter, base: Base) -> dict[str, float] | None:
+def quantization_errors(model: nn.Module, adapter: Adapter, base: Base) -> dict[str, float] | None:
     """How far dequantised weights are from the original ones, per edited layer.
 
     Args:
@@ -118,7 +129,8 @@ def quantization_errors(model: PreTrainedModel, adapter: Adapter, base: Base) ->
     folder = weights.weight_folder(base.name)
     if huggingface.quantization(base.name) is not None or not WeightFiles.are_in(folder):
         return None
-    entries = match_weights(model, WeightFiles(folder), weights.name_prefix(model))
+    new = {name for name, _ in adapter.trained.named_parameters()}
+    entries = match_weights(model, WeightFiles(folder), weights.name_prefix(model), may_lack=new)
     if entries is None:
         return None
     errors = {}
@@ -130,11 +142,11 @@ def quantization_errors(model: PreTrainedModel, adapter: Adapter, base: Base) ->
     return errors
 
 
-def _dequantized(base: Base, dtype: str) -> PreTrainedModel:
+def _dequantized(kind: BaseKind, base: Base, dtype: str) -> nn.Module:
     stored = huggingface.quantization(base.name)
     # Quantised from the checkpoint's own dtype whatever the output's will be, as in training.
-    model = huggingface.load(base.name, causal_lm=True, quantize=None if stored is not None else base.scheme)
-    quantized.dequantize(model, None if dtype == "auto" else huggingface.DTYPES[dtype])
+    model = kind.load("auto", quantize=None if stored is not None else base.scheme)
+    quantized.dequantize(cast("PreTrainedModel", model), None if dtype == "auto" else huggingface.DTYPES[dtype])
     for tensor in [*model.parameters(), *model.buffers()]:
         tensor.data = tensor.data.cpu()  # libraries quantise on a GPU where there is one
     return model

@@ -6,6 +6,7 @@ import json
 import sys
 
 from wegeft_pl.adapter.whole_folder import whole_folder
+from wegeft_pl.backbones.build import is_timm
 from wegeft_pl.backbones.names import resolve
 from wegeft_pl.cli import base_model
 from wegeft_pl.cli.light_parser import LightParser
@@ -28,11 +29,13 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print what was written as JSON")
     options = parser.parse_args(argv)
     base_model.claim_output(options.output)
-    base = base_model.find_base(options.adapter, options.base, options.base_name)
+    base = base_model.find_base(options.adapter, options.base, options.base_name, options.weights)
+    kind = base.kind(options.adapter)
     with whole_folder(options.output) as building:
         # The factors come from the base's weights; float32 keeps what a bfloat16 checkpoint holds exactly.
         _, adapter = base_model.load_with_adapter(options.adapter, base, "float32")
-        adapter.export_lora(building, base_name=resolve(base.name), task_type="CAUSAL_LM")
+        name = base.name if is_timm(base.name) else resolve(base.name)
+        adapter.export_lora(building, base_name=name, task_type=kind.task_type)
     facts = {"path": str(options.output), "format": options.format, "base": base.name, "layers": len(adapter.sites)}
     if base.weights is not None:
         facts["weights"] = base.weights
@@ -43,6 +46,6 @@ def main(argv: list[str]) -> int:
     else:
         print(
             f"exact LoRA of {facts['layers']} layers{source}: {options.output}\n"
-            f"peft.PeftModel.from_pretrained(model, {str(options.output)!r}) loads it on {base.name}"
+            f"peft.PeftModel.from_pretrained(model, {str(options.output)!r}) loads it on {kind.base_call()}"
         )
     return 0

@@ -1,6 +1,7 @@
-"""``wegeft_pl merge``: a saved adapter folded into its base: a Hugging Face folder, with a report of the rounding.
+"""``wegeft_pl merge``: a saved adapter folded into its base: a folder that transformers or timm load, and a report.
 
-The base is never loaded: its files are read and written shard by shard, a few rows at a time.
+A Hugging Face base is never loaded: its files are read and written shard by shard, a few rows at a time. What model it
+is, a language model or a classifier with its head, the adapter says itself.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import sys
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wegeft_pl.adapter import MergeReport, files, inject, merge
 from wegeft_pl.adapter.match_weights import match_weights
@@ -21,6 +22,7 @@ from wegeft_pl.adapter.weight_files import WeightFiles
 from wegeft_pl.adapter.whole_folder import whole_folder
 from wegeft_pl.backbones import huggingface, weights
 from wegeft_pl.cli import base_model
+from wegeft_pl.cli.base_kind import BaseKind
 from wegeft_pl.cli.base_model import Base
 from wegeft_pl.cli.light_parser import LightParser
 from wegeft_pl.cli.quiet import silence_chatter
@@ -39,13 +41,14 @@ def main(argv: list[str]) -> int:
     """
     silence_chatter()
     options = _parser().parse_args(argv)
-    base = base_model.find_base(options.adapter, options.base, options.base_name)
+    base = base_model.find_base(options.adapter, options.base, options.base_name, options.weights)
+    kind = base.kind(options.adapter)
     report = write_merged(options.adapter, base, options.output, options.dtype, options.probe_text)
     if options.json:
         json.dump(report.to_dict() | {"path": str(options.output)}, sys.stdout, indent=2)
         sys.stdout.write("\n")
     else:
-        print(f"{report}\nmerged model: {options.output} (AutoModelForCausalLM.from_pretrained loads it)")
+        print(f"{report}\nmerged model: {options.output} ({kind.loader(str(options.output))} loads it)")
     for warning in report.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     return 0
@@ -70,18 +73,18 @@ def write_merged(adapter: Path, base: Base, output: Path, dtype: str, probe_text
     """
     base_model.claim_output(output)
     loaded_as = "auto" if dtype == "base" else dtype
+    kind = base.kind(adapter)
     with whole_folder(output) as building:  # before reading, so that a place that cannot be written costs no waiting
-        before = None if probe_text is None else _adapted_logits(adapter, base, loaded_as, probe_text)
+        before = None if probe_text is None else _adapted_logits(adapter, base, kind, loaded_as, probe_text)
         if base.weights == base_model.DEQUANTIZED:
-            report = _merge_dequantized(adapter, base, building, loaded_as)
+            report = _merge_dequantized(adapter, base, kind, building, loaded_as)
         else:
-            report = _merge_streamed(adapter, base.name, building, loaded_as) or _merge_loaded(
-                adapter, base, building, loaded_as
-            )
+            streamed = _merge_streamed(adapter, base.name, kind, building, loaded_as) if kind.streams else None
+            report = streamed or _merge_loaded(adapter, base, kind, building, loaded_as)
             report = dataclasses.replace(report, weights=base.weights)
         if before is not None and probe_text is not None:
-            model = huggingface.load(str(building), causal_lm=True)
-            difference = (_logits(model, _tokens(base.name, probe_text)) - before).abs().max()
+            model = dataclasses.replace(base, name=str(building)).kind(adapter).load("auto")
+            difference = (_logits(model, _tokens(kind, probe_text)) - before).abs().max()
             report = dataclasses.replace(
                 report, max_output_difference=float(difference), max_output=float(before.abs().max())
             )
@@ -89,58 +92,65 @@ def write_merged(adapter: Path, base: Base, output: Path, dtype: str, probe_text
     return report
 
 
-def _merge_streamed(adapter_folder: Path, base: str, output: Path, dtype: str) -> MergeReport | None:
+def _merge_streamed(adapter_folder: Path, base: str, kind: BaseKind, output: Path, dtype: str) -> MergeReport | None:
     """Merges file by file; None where only the library that the base came from can read its files."""
     config, _ = files.read_description(adapter_folder)
     folder = weights.weight_folder(base)
     if not WeightFiles.are_in(folder):
         return None
-    model, found = huggingface.load(base, causal_lm=True, dtype=dtype, meta=True), WeightFiles(folder)
-    entries = match_weights(model, found, weights.name_prefix(model))
+    model, found = kind.load(dtype, meta=True), WeightFiles(folder)
+    own = next(parameter.dtype for parameter in model.parameters())
+    adapter = inject(model, config)
+    new = {name for name, _ in adapter.trained.named_parameters()} if kind.changes_head else set()
+    entries = match_weights(model, found, weights.name_prefix(model), may_lack=new)
     if entries is None:
         return None
-    adapter = inject(model, config)
     adapter.read_fingerprint(entries)
     files.fill(adapter, adapter_folder)
     wanted = None if dtype == "auto" else huggingface.DTYPES[dtype]
-    return merge_files(adapter, entries, found, adapter_folder, output, dtype=wanted, progress=_progress)
-
-
-def _merge_dequantized(adapter_folder: Path, base: Base, output: Path, dtype: str) -> MergeReport:
-    model, adapter = base_model.load_with_adapter(adapter_folder, base, dtype)
-    errors = base_model.quantization_errors(model, adapter, base)
-    report = merge(model, adapter)
-    huggingface.save(model, output, huggingface.load_tokenizer(base.name))
-    return dataclasses.replace(report, weights=base.weights, quantization_error=errors)
-
-
-def _merge_loaded(adapter_folder: Path, base: Base, output: Path, dtype: str) -> MergeReport:
-    print(
-        f"{base.name} has no safetensors files, or other names in them than its model; it is loaded as a whole",
-        file=sys.stderr,
+    report = merge_files(
+        adapter, entries, found, adapter_folder, output, dtype=wanted, progress=_progress, as_model=kind.changes_head
     )
-    model, adapter = base_model.load_with_adapter(adapter_folder, base, dtype)
-    report = merge(model, adapter)
-    huggingface.save(model, output, huggingface.load_tokenizer(base.name))
+    kind.save_beside(model, output, wanted or own)
     return report
 
 
-def _adapted_logits(adapter_folder: Path, base: Base, dtype: str, text: str) -> Tensor:
-    tokens = _tokens(base.name, text)  # before loading gigabytes
+def _merge_dequantized(adapter_folder: Path, base: Base, kind: BaseKind, output: Path, dtype: str) -> MergeReport:
+    model, adapter = base_model.load_with_adapter(adapter_folder, base, dtype)
+    errors = base_model.quantization_errors(model, adapter, base)
+    report = merge(model, adapter)
+    kind.save(model, output)
+    return dataclasses.replace(report, weights=base.weights, quantization_error=errors)
+
+
+def _merge_loaded(adapter_folder: Path, base: Base, kind: BaseKind, output: Path, dtype: str) -> MergeReport:
+    if kind.streams:
+        print(
+            f"{base.name} has no safetensors files, or other names in them than its model; it is loaded as a whole",
+            file=sys.stderr,
+        )
+    model, adapter = base_model.load_with_adapter(adapter_folder, base, dtype)
+    report = merge(model, adapter)
+    kind.save(model, output)
+    return report
+
+
+def _adapted_logits(adapter_folder: Path, base: Base, kind: BaseKind, dtype: str, text: str) -> Tensor:
+    tokens = _tokens(kind, text)  # before loading gigabytes
     model, _ = base_model.load_with_adapter(adapter_folder, base, dtype)
     return _logits(model, tokens)
 
 
-def _tokens(base: str, text: str) -> Tensor:
-    ids = huggingface.load_tokenizer(base)(text)["input_ids"]
+def _tokens(kind: BaseKind, text: str) -> Tensor:
+    ids = kind.tokenizer()(text)["input_ids"]
     if not ids:
         raise ValueError(f"probe_text: {text!r} has no tokens; give some words")
     return torch.tensor([ids])
 
 
-def _logits(model: torch.nn.Module, tokens: Tensor) -> Tensor:
+def _logits(model: nn.Module, tokens: Tensor) -> Tensor:
     with torch.no_grad():
-        logits: Tensor = model(input_ids=tokens, use_cache=False).logits
+        logits: Tensor = model(input_ids=tokens).logits
     return logits.float()
 
 

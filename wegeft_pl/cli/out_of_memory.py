@@ -13,8 +13,8 @@ from lightning.pytorch import Trainer
 
 from wegeft_pl.accounting import MemoryEstimate, bytes_text
 from wegeft_pl.cli.failure import TRACEBACK_VARIABLE
+from wegeft_pl.cli.plan_batch import batch_shape
 from wegeft_pl.cli.plan_devices import device_count, is_sharded_recipe
-from wegeft_pl.cli.plan_report import batch_shape
 
 #: Where a run was: the parts that a lever can shrink depend on it.
 Stage = Literal["load", "train", "evaluate"]

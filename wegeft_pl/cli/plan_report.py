@@ -15,6 +15,7 @@ from wegeft_pl.accounting import MemoryEstimate, ParameterCount, bytes_text, cou
 from wegeft_pl.accounting.communication import units_of
 from wegeft_pl.adapter import Adapter
 from wegeft_pl.adapter.quantized import quantization_of
+from wegeft_pl.cli.plan_batch import BatchShape, loss_of, make_batch, stand_in_classes
 from wegeft_pl.cli.plan_devices import Devices, columns, own_devices
 from wegeft_pl.distributed import blocks_of
 from wegeft_pl.tasks import AdapterCallback, FineTuneTask
@@ -42,8 +43,8 @@ def run_plan(
     Raises:
         ValueError: the backbone or the adapter cannot be built.
     """
-    samples, tokens = batch_shape(data_config)
-    one = estimate_recipe(task, adapter_callback, data_config)
+    stand_in = stand_in_classes(task)
+    one, shape = _estimate(task, adapter_callback, data_config)
     parameters = count_parameters(task, task.adapter)
     own = own_devices(trainer_config)
     # A quantised base cannot be spread, so only what one device does is shown.
@@ -64,7 +65,7 @@ def run_plan(
         "devices": own.count,
         "sharded": own.sharded,
         "replicas": own.replicas,
-        "batch": {"samples": samples, "tokens": tokens},
+        "batch": shape.to_dict(),
         "files_bytes": {
             "adapter": saved,
             "checkpoint": saved + one.optimizer,
@@ -72,30 +73,32 @@ def run_plan(
         },
         "backbone": task.backbone_name,
     }
+    if stand_in is not None:
+        facts["notes"] = [stand_in]
     if as_json:
         json.dump(facts, sys.stdout, indent=2)
         sys.stdout.write("\n")
         return
-    _print(task, parameters, shown, by_devices, facts)
+    _print(task, parameters, shown, by_devices, shape, facts)
 
 
 def estimate_recipe(
     task: FineTuneTask, adapter_callback: AdapterCallback | None, data_config: dict[str, Any]
 ) -> MemoryEstimate:
     """Builds the backbone on the meta device, injects, and estimates the memory of one device; see :func:`run_plan`."""
+    stand_in_classes(task)
+    return _estimate(task, adapter_callback, data_config)[0]
+
+
+def _estimate(
+    task: FineTuneTask, adapter_callback: AdapterCallback | None, data_config: dict[str, Any]
+) -> tuple[MemoryEstimate, BatchShape]:
     task.backbone = task.build_backbone(meta=True)
     if adapter_callback is not None:
         task.use_adapter(adapter_callback.config())
-    samples, tokens = batch_shape(data_config)
-    batch = None if tokens is None else task.example_batch(samples, tokens)
-    return estimate_memory(task, task.optimizer, None if batch is None else lambda: task.training_loss(batch))
-
-
-def batch_shape(data_config: dict[str, Any]) -> tuple[int, int | None]:
-    """Samples of a micro-batch, and tokens of its longest sequence where the data section says so."""
-    settings: dict[str, Any] = data_config.get("init_args", data_config)
-    tokens = settings.get("max_length") or settings.get("window")
-    return int(settings.get("batch_size") or 1), None if tokens is None else int(tokens)
+    shape, batch = make_batch(task, data_config)
+    estimate = estimate_memory(task, task.optimizer, None if batch is None else lambda: loss_of(task, batch))
+    return estimate, shape
 
 
 def _merged_bytes(backbone: nn.Module, adapter: Adapter | None) -> int:
@@ -115,6 +118,7 @@ def _print(
     parameters: ParameterCount,
     shown: dict[int, Devices],
     by_devices: dict[int, MemoryEstimate],
+    shape: BatchShape,
     facts: dict[str, Any],
 ) -> None:
     console = Console()
@@ -131,8 +135,9 @@ def _print(
     if parameters.head:
         groups.add_row("trained in full", "", "", "", f"{parameters.head:,}")
     console.print(groups)
-    batch = facts["batch"]
-    title = f"Memory of one device, {batch['samples']} samples of {batch['tokens'] or '?'} tokens a micro-batch"
+    for note in facts.get("notes", []):
+        console.print(note)
+    title = f"Memory of one device, {shape} a micro-batch"
     memory = Table("", *(devices.title for devices in shown.values()), title=title, title_justify="left")
     for column in memory.columns[1:]:
         column.justify = "right"
@@ -145,7 +150,7 @@ def _print(
     memory.add_row("received in a step", *(bytes_text(found["received_bytes"]) for found in sent))
     memory.add_row("collectives in a step", *(_collectives(found) for found in sent))
     console.print(memory)
-    for line in _explanations(shown, by_devices):
+    for line in _explanations(shown, by_devices, shape):
         console.print(line)
     files = facts["files_bytes"]
     console.print(
@@ -159,10 +164,11 @@ def _collectives(sent: dict[str, int | None]) -> str:
     return "a few" if None in counts else str(sum(count or 0 for count in counts))
 
 
-def _explanations(shown: dict[int, Devices], by_devices: dict[int, MemoryEstimate]) -> Iterator[str]:
+def _explanations(shown: dict[int, Devices], by_devices: dict[int, MemoryEstimate], shape: BatchShape) -> Iterator[str]:
     """What the numbers of the memory table mean, and what they leave out."""
+    full = "" if shape.pixels is not None else " at full length with every token labelled, so an upper bound"
     yield (
-        "Activations are counted from shapes at full length with every token labelled, so an upper bound; CUDA's own "
+        f"Activations are counted from shapes{full}; CUDA's own "
         "context, workspaces and fragmentation come on top. Plain data parallelism (ddp) needs the first column on "
         "every device."
     )

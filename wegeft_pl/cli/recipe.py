@@ -41,7 +41,7 @@ from wegeft_pl.cli.run_folder import (
 from wegeft_pl.cli.sections import add_run_options, add_sections
 from wegeft_pl.cli.share_folder import ShareRunFolder
 from wegeft_pl.cli.strategy_name import check_strategy_name
-from wegeft_pl.tasks import FineTuneTask
+from wegeft_pl.tasks import ClassificationTask, FineTuneTask
 from wegeft_pl.version import __version__
 
 DEFAULT_SEED = 42
@@ -189,7 +189,8 @@ class RecipeCLI(LightningCLI):
         unwanted: frozenset[str] = frozenset()
         if trainer_config["enable_checkpointing"] is False:
             unwanted |= CHECKPOINTING
-        if adapter is None and self.model.adapter is None:
+        is_probe = isinstance(self.model, ClassificationTask) and self.model.train_head  # its head is its adapter
+        if adapter is None and self.model.adapter is None and not is_probe:
             unwanted |= NEED_ADAPTER
         self.first_cause = FirstCause()
         first: list[Callback] = [self.first_cause, ShareRunFolder(), *([] if adapter is None else [adapter])]
@@ -211,7 +212,7 @@ class RecipeCLI(LightningCLI):
 
     def run(self) -> None:
         """Runs the command on the task and the data."""
-        for note in (self.folder.note, None if self.found is None else self.found.note):
+        for note in (self.folder.note, None if self.found is None else self.found.note, self.new_adapter_note()):
             if note is not None and is_first_rank():
                 print(note)
         arguments = {name: self.config[name] for name in self.method_arguments}
@@ -235,6 +236,13 @@ class RecipeCLI(LightningCLI):
             if said is error:
                 raise
             raise said from error
+
+    def new_adapter_note(self) -> str | None:
+        """Says that nothing trained is scored, where a recipe's adapter is there but no saved one was named."""
+        named = self.found is not None or self.config.get("adapter_path") is not None
+        if self.command == "fit" or self.config.adapter is None or named:
+            return None
+        return "the adapter is new, so this is the untouched base; a trained one needs --adapter_path RUN/adapter"
 
     def said(self, error: BaseException) -> BaseException:
         """What to raise for an error: itself, or words that say more where several processes or memory are concerned.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -146,6 +146,11 @@ def missing(path: Path) -> str:
 def sha256(path: Path) -> str:
     """Returns the hexadecimal SHA-256 of a file's content, so that a run's record says which data it saw."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def sha256_lines(lines: Iterable[str]) -> str:
+    """Returns the hexadecimal SHA-256 of lines, names of files that are not UTF-8 among them."""
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def sha256_rows(rows: Sequence[Row]) -> str:

@@ -36,7 +36,9 @@ def stratified_parts(labels: Sequence[str], sizes: Sequence[int], seed: int) -> 
         rng.shuffle(members)
     most = len(labels) - len(rows)
     if sum(sizes) > most:
-        raise ValueError(f"at most {most} of {len(labels)} rows can be held out, so that each class keeps one")
+        raise ValueError(
+            f"at most {most} of {len(labels)} rows can be held out, so that each of {len(rows)} classes keeps one"
+        )
     parts = []
     for size in sizes:
         quotas = _quotas(size, counts, {label: len(members) - 1 for label, members in rows.items()})

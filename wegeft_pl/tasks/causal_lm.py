@@ -5,32 +5,32 @@ Shapes: B batch, T tokens, P prompt tokens, N labelled positions, V vocabulary.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from wegeft_pl.adapter.sharded import is_sharded
 from wegeft_pl.adapter.weight_files import WeightFiles
 from wegeft_pl.backbones import only_positions, packing
+from wegeft_pl.backbones.fingerprint import vocabulary_facts
 from wegeft_pl.distributed import WeightSource, gathered
 from wegeft_pl.losses import causal_lm_loss, labelled_positions
-from wegeft_pl.tasks.base import BatchCount, FineTuneTask, OptimizerFactory
+from wegeft_pl.tasks.base import BatchCount, OptimizerFactory
 from wegeft_pl.tasks.code_evaluation import CodeEvaluation, HasPrograms
-from wegeft_pl.tasks.evaluation import Evaluation, HasAnswers, Prediction, TextEvaluation
+from wegeft_pl.tasks.context import ContextCheck, fitting
+from wegeft_pl.tasks.decoded import decoded_behind
+from wegeft_pl.tasks.evaluation import Evaluation, HasAnswers, TextEvaluation
 from wegeft_pl.tasks.folding import while_generating
 from wegeft_pl.tasks.guard import StepGuard
 from wegeft_pl.tasks.offload import ActivationOffload
 from wegeft_pl.tasks.packing_check import PackingCheck
 from wegeft_pl.tasks.sampling import Sampling
 from wegeft_pl.tasks.schedule import Schedule
+from wegeft_pl.tasks.scored import ScoredTask
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 Batch = dict[str, Any]
 
 
-class CausalLMTask(FineTuneTask):
+class CausalLMTask(ScoredTask):
     """Fine-tunes a causal language model on batches of ``input_ids``, ``attention_mask`` and ``labels``.
 
     Args:
@@ -94,8 +94,7 @@ class CausalLMTask(FineTuneTask):
         self.max_new_tokens = max_new_tokens
         self.sampling = Sampling(num_samples, temperature, top_p)
         self.fold_to_generate = fold_to_generate
-        self._evaluation: Evaluation | None = None
-        self._warned = False
+        self._check_context = ContextCheck()
         self._check_packing = PackingCheck()
 
     # Building
@@ -132,9 +131,7 @@ class CausalLMTask(FineTuneTask):
 
     def facts_to_agree_on(self) -> dict[str, Any]:
         """Adds the tokenizer's vocabulary."""
-        words = sorted(self.tokenizer.get_vocab().items())
-        digest = hashlib.sha256(json.dumps(words).encode()).hexdigest()[:12]
-        return super().facts_to_agree_on() | {"tokenizer": {"size": len(words), "vocabulary": digest}}
+        return super().facts_to_agree_on() | {"tokenizer": vocabulary_facts(self.tokenizer)}
 
     @property
     def model(self) -> PreTrainedModel:
@@ -160,12 +157,12 @@ class CausalLMTask(FineTuneTask):
         """The logits (N, V) at the positions that predict a labelled token."""
         mask_BT, _ = labelled_positions(batch["labels"])  # noqa: N806
         head = self.model.get_output_embeddings()
-        self._warn_beyond_context(batch)
+        self._check_context(self.context, batch)
         arguments, mask_BT = packing.model_inputs(self.model, batch, mask_BT)  # noqa: N806
         samples, tokens = arguments["input_ids"].shape
         offloads = self.activation_offload and torch.is_grad_enabled()
         away = ActivationOffload(self.model).around(samples, tokens) if offloads else nullcontext()
-        with only_positions(head, mask_BT), self._fitting(batch["input_ids"]), away:
+        with only_positions(head, mask_BT), fitting(self.model, self.context, batch["input_ids"]), away:
             output = self.model(**arguments, use_cache=False)
         logits: Tensor = output.logits[0]
         return logits
@@ -214,26 +211,15 @@ class CausalLMTask(FineTuneTask):
     def generate_samples(self, batch: Batch) -> list[list[str]]:
         """Generates ``num_samples`` answers to each prompt, down to the spaces that they begin with.
 
-        Tokenizers drop the first space of a text, which a program's first line cannot spare: an answer is what prompt
-        and answer decoded together have behind the prompt.
-
         Args:
             batch: ``prompt_ids`` and ``prompt_mask`` (B, P), left-padded.
 
         Returns:
             B lists of texts, without prompt and special tokens.
         """
-        tokens = self._generate(batch)
-        prompts = batch["prompt_ids"].repeat_interleave(self.sampling.num_samples, dim=0)
-        width = prompts.shape[1]
-        asked, whole, alone = (
-            self.tokenizer.batch_decode(ids, skip_special_tokens=True) for ids in (prompts, tokens, tokens[:, width:])
-        )
-        texts = [
-            both[len(prompt) :] if both.startswith(prompt) else answer
-            for prompt, both, answer in zip(asked, whole, alone, strict=True)
-        ]
         number = self.sampling.num_samples
+        prompts = batch["prompt_ids"].repeat_interleave(number, dim=0)
+        texts = decoded_behind(self.tokenizer, prompts, self._generate(batch))
         return [texts[place : place + number] for place in range(0, len(texts), number)]
 
     def _generate(self, batch: Batch) -> Tensor:
@@ -242,7 +228,8 @@ class CausalLMTask(FineTuneTask):
         whole = self.sharding is not None and self.sharding.gather_to_generate
         drawing = self.sampling.drawing(batch.get("id", [0]))
         ready = while_generating(self.adapter, self.fold_to_generate, self.compile_blocks)
-        with torch.no_grad(), self._fitting(prompts), drawing, gathered(self.model) if whole else nullcontext(), ready:
+        fits = fitting(self.model, self.context, prompts)
+        with torch.no_grad(), fits, drawing, gathered(self.model) if whole else nullcontext(), ready:
             tokens = self.model.generate(  # type: ignore[operator]  # nn.Module.__getattr__ hides the mixin's method
                 input_ids=prompts,
                 attention_mask=batch["prompt_mask"],
@@ -259,30 +246,6 @@ class CausalLMTask(FineTuneTask):
         """How many tokens the base was built for, where its config says so."""
         return getattr(self.model.config, "max_position_embeddings", None)  # not every architecture has a limit
 
-    def _warn_beyond_context(self, batch: Batch) -> None:
-        tokens = batch["input_ids"].shape[1]
-        if self._warned or self.context is None or tokens <= self.context:
-            return
-        if packing.is_packed(batch):  # a row may be longer than any sample in it
-            tokens = int((batch["position_ids"] * batch["attention_mask"]).max()) + 1
-        if tokens > self.context:
-            self._warned = True
-            rank_zero_warn(
-                f"a sequence has {tokens} tokens and the base was built for {self.context}; lower --data.max_length"
-            )
-
-    @contextmanager
-    def _fitting(self, ids_BT: Tensor) -> Iterator[None]:  # noqa: N803
-        """Explains the lookup that fails where a base has a table of positions."""
-        try:
-            yield
-        except IndexError as error:
-            raise ValueError(
-                f"a sequence of {ids_BT.shape[1]} tokens, the largest id {int(ids_BT.max())}, does not fit the base's "
-                f"{self.context} positions and {self.model.config.vocab_size} ids; lower --data.max_length or "
-                "--model.max_new_tokens, or give the tokenizer that belongs to the base"
-            ) from error
-
     @property
     def decoding(self) -> dict[str, Any]:
         """The settings of generation, given to the model and written into run.json."""
@@ -297,46 +260,6 @@ class CausalLMTask(FineTuneTask):
             "eos_token_id": sorted(stop),
             "pad_token_id": pad if pad is not None else min(stop, default=0),
         }
-
-    def on_validation_epoch_start(self) -> None:
-        """Starts a fresh score."""
-        self._evaluation = self.new_evaluation()
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, list[Prediction]]:
-        """Scores a batch; the predictions reach callbacks as the step's output."""
-        return self._score(batch)
-
-    def on_validation_epoch_end(self) -> None:
-        """Logs val/loss, val/perplexity and the answer scores."""
-        self._log_scores("val")
-
-    def on_test_epoch_start(self) -> None:
-        """Starts a fresh score."""
-        self._evaluation = self.new_evaluation()
-
-    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, list[Prediction]]:
-        """Scores a batch; the predictions reach callbacks as the step's output."""
-        return self._score(batch)
-
-    def on_test_epoch_end(self) -> None:
-        """Logs test/loss, test/perplexity and the answer scores."""
-        self._log_scores("test")
-
-    def predict_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:
-        """Generates and judges the answers of a batch."""
-        evaluation = self._evaluation = self._evaluation or self.new_evaluation()
-        return evaluation.update(batch)
-
-    def _score(self, batch: Batch) -> dict[str, list[Prediction]]:
-        assert self._evaluation is not None
-        return {"predictions": self._evaluation.update(batch)}
-
-    def _log_scores(self, stage: str) -> None:
-        assert self._evaluation is not None
-        scores = {f"{stage}/{name}": value for name, value in self._evaluation.compute().items()}
-        # Already reduced over ranks by the metrics themselves.
-        self.log_dict(scores, prog_bar=stage == "val", rank_zero_only=False, sync_dist=False)
-        self._evaluation = None
 
     # What callbacks and plan ask
 

@@ -7,53 +7,36 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn, no_grad
 from torch.optim import Optimizer
 
 from wegeft_pl.adapter import AdapterConfig
-from wegeft_pl.adapter.files import read_about
-from wegeft_pl.adapter.storage import read_tensors
-from wegeft_pl.adapter.trained import TrainedInFull
 from wegeft_pl.backbones.fresh import HeadInit
 from wegeft_pl.losses import classification_loss
 from wegeft_pl.tasks import checkpoint as checkpoints
-from wegeft_pl.tasks.base import FineTuneTask, OptimizerFactory
+from wegeft_pl.tasks.averaged import AveragedTask
+from wegeft_pl.tasks.base import OptimizerFactory
+from wegeft_pl.tasks.classes import Classes, HasClasses, other_names
 from wegeft_pl.tasks.classification_evaluation import ClassificationEvaluation, Classified
-from wegeft_pl.tasks.ema import MovingAverage
-from wegeft_pl.tasks.evaluation import Evaluation, Prediction
+from wegeft_pl.tasks.evaluation import Evaluation
 from wegeft_pl.tasks.guard import StepGuard
+from wegeft_pl.tasks.head_beside import load_head_beside
 from wegeft_pl.tasks.parameter_groups import GroupSettings, apply_scales, parameter_groups
 from wegeft_pl.tasks.schedule import Schedule
 
 Batch = dict[str, Any]
 
-#: What ``import-reference`` writes beside an adapter.
-HEAD_BESIDE = "head.safetensors"
-#: The checkpoint's section of a moving average, in this package's own.
-AVERAGE = "average"
 
-
-@runtime_checkable
-class HasClasses(Protocol):
-    """A data module that knows its classes."""
-
-    @property
-    def class_names(self) -> list[str]:
-        """Names in the order of the labels; empty where numbers are to be predicted."""
-        ...
-
-
-class ClassificationTask(FineTuneTask, ABC):
+class ClassificationTask(AveragedTask, ABC):
     """Fine-tunes a classifier: an adapter in the backbone, and the head trained in full beside it.
 
     The head belongs to the adapter as a module of ``also_train`` does: saved in ``adapter.safetensors``, merged,
-    checked, and counted as ``head``. Without an adapter section the head alone is trained (a linear probe), and lies in
-    the run's checkpoints. One class means that a number is predicted (mean squared error).
+    checked, and counted as ``head``. Without an adapter section the head alone is trained (a linear probe), as an
+    adapter that edits no layer. One class means that a number is predicted (mean squared error).
 
     Batches hold ``labels`` and ``indices`` (B,); a row with the index -1 or the label -100 (NaN for numbers) is not
     counted. Derive from it and say how a batch becomes logits.
@@ -119,8 +102,8 @@ class ClassificationTask(FineTuneTask, ABC):
         self.head_init: HeadInit = head_init
         self.groups = GroupSettings(head_lr, head_weight_decay, norm_bias_weight_decay, layer_decay)
         self.label_smoothing = label_smoothing
-        self._average = None if ema_decay is None else MovingAverage(ema_decay, self._named_trained)
-        self._evaluation: ClassificationEvaluation | None = None
+        if ema_decay is not None:
+            self.keep_average(ema_decay)
         #: (C, C) counts by true (rows) and predicted class, of the last validation or test; None for numbers.
         self.confusion: Tensor | None = None
 
@@ -168,7 +151,8 @@ class ClassificationTask(FineTuneTask, ABC):
         if self.adapter_config is not None:
             self.adapter_config = self._with_head(self.adapter_config, model)
         elif self.adapter_folder is None and self._trainer is not None and heads:
-            TrainedInFull.prepare(model, heads).hook()  # a linear probe in float32, as with an adapter
+            # A linear probe is an adapter that edits nothing, so that it is saved, merged and resumed as any other.
+            self.adapter_config = self._with_head(AdapterConfig(targets=[], also_train=heads), model)
         return model
 
     def use_adapter(self, config: AdapterConfig) -> None:
@@ -189,17 +173,18 @@ class ClassificationTask(FineTuneTask, ABC):
         """
         super().configure_model()
         self._note_classes()
-        self._load_head_beside()
+        if self.adapter is not None and self.adapter_folder is not None:
+            heads = self.heads_of(self.model)
+            if not any(head in self.adapter.trained.modules for head in heads):
+                load_head_beside(self.model, heads, self.adapter_folder)
 
     def setup(self, stage: str) -> None:
         """Checks the run, and that its data has the classes of the head.
 
         Raises:
-            ValueError: see :meth:`FineTuneTask.setup`; the data has other classes; or what is averaged is sharded.
+            ValueError: see :meth:`AveragedTask.setup`; or the data has other classes.
         """
         super().setup(stage)
-        if self._average is not None and self.sharding is not None:
-            raise ValueError("ema_decay: an average of sharded parameters is not kept; use ddp, or leave it out")
         if self.backbone is not None:
             self._settle_classes()
 
@@ -225,26 +210,13 @@ class ClassificationTask(FineTuneTask, ABC):
     def _settle_classes(self) -> None:
         """Takes number and names from the data module, else from the adapter folder that is loaded."""
         datamodule = None if self._trainer is None else getattr(self._trainer, "datamodule", None)
-        names: list[str] | None = None
-        number: int | None = None
+        found = Classes()
         if isinstance(datamodule, HasClasses):
-            names = list(datamodule.class_names) or None
-            number = len(names) if names else 1
+            found = Classes.of_data(datamodule)
         elif self.num_classes is None and self.adapter_folder is not None:
-            about = read_about(self.adapter_folder)
-            names, number = about.get("class_names"), about.get("num_classes")
-        if self.num_classes is None:
-            self.num_classes = number
-        if self.class_names is None and number == self.num_classes:
-            self.class_names = names
-        if self.num_classes is None:
-            raise ValueError("the number of classes is not known; give it with --model.num_classes (1: predict a "
-                             "number), or a data module with class_names")  # fmt: skip
-        if number is not None and number != self.num_classes:
-            raise ValueError(f"the data has {number} classes and the head {self.num_classes}; leave num_classes out, "
-                             "or give the data that the head was trained for")  # fmt: skip
-        if names is not None and self.class_names != names:
-            raise ValueError(_other_names(self.class_names or [], names, "the data has"))
+            found = Classes.of_adapter(self.adapter_folder)
+        classes = Classes(self.num_classes, self.class_names).settled(found)
+        self.num_classes, self.class_names = classes.number, classes.names
         # For load_from_checkpoint, which has no data to ask.
         self.hparams.update(num_classes=self.num_classes, class_names=self.class_names)
 
@@ -254,31 +226,8 @@ class ClassificationTask(FineTuneTask, ABC):
             return
         saved = self.adapter.about.get("class_names")
         if saved is not None and self.class_names is not None and saved != self.class_names:
-            raise ValueError(_other_names(saved, self.class_names, "the run has"))
+            raise ValueError(other_names(saved, self.class_names, "the run has"))
         self.adapter.about |= {"task": self.kind, "num_classes": self.num_classes, "class_names": self.class_names}
-
-    def _load_head_beside(self) -> None:
-        """Loads the head that ``import-reference`` writes beside an adapter which has none of its own."""
-        if self.adapter is None or self.adapter_folder is None:
-            return
-        heads = self.heads_of(self.model)
-        if any(head in self.adapter.trained.modules for head in heads):
-            return
-        path = self.adapter_folder / HEAD_BESIDE
-        if not path.is_file():
-            rank_zero_warn(f"{self.adapter_folder} holds no head; {', '.join(heads)} stays as it was built")
-            return
-        tensors = read_tensors(path)
-        own = {f"{head}.{name}": value for head in heads for name, value in
-               self.model.get_submodule(head).state_dict().items()}  # fmt: skip
-        if {name: value.shape for name, value in tensors.items()} != {name: value.shape for name, value in own.items()}:
-            raise ValueError(
-                f"{path} holds {_shapes(tensors)}, the head is {_shapes(own)}; give the number of classes that it was "
-                "trained for with --model.num_classes"
-            )
-        with no_grad():
-            for name, value in tensors.items():
-                own[name].copy_(value)
 
     # Training
 
@@ -305,26 +254,6 @@ class ClassificationTask(FineTuneTask, ABC):
             self.log("train/head_lr", groups[-1]["lr"])
         return self.weighted(loss_sum, rows)
 
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Trains on what is trained, not on its average."""
-        if self._average is not None:
-            self._average.enter_step()
-
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Takes a step, and averages."""
-        super().optimizer_step(*args, **kwargs)
-        if self._average is not None:
-            self._average.leave_step()
-
-    def on_validation_start(self) -> None:
-        """Scores the average, also where a validation falls between the batches of a step."""
-        super().on_validation_start()
-        if self._average is not None:
-            self._average.show_average()
-
-    def _named_trained(self) -> Iterator[tuple[str, nn.Parameter]]:
-        return ((name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad)
-
     # Scores
 
     def new_evaluation(self) -> Evaluation:
@@ -339,54 +268,11 @@ class ClassificationTask(FineTuneTask, ABC):
             logits = self.logits(batch).float()
         return Classified(logits, batch["labels"], batch["indices"].tolist(), self.prompts(batch))
 
-    def on_validation_epoch_start(self) -> None:
-        """Starts a fresh score."""
-        self._start_scores()
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, list[Prediction]]:
-        """Scores a batch; the predictions reach callbacks as the step's output."""
-        return self._score(batch)
-
-    def on_validation_epoch_end(self) -> None:
-        """Logs val/loss and the other scores."""
-        self._log_scores("val")
-
-    def on_test_epoch_start(self) -> None:
-        """Starts a fresh score."""
-        self._start_scores()
-
-    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, list[Prediction]]:
-        """Scores a batch; the predictions reach callbacks as the step's output."""
-        return self._score(batch)
-
-    def on_test_epoch_end(self) -> None:
-        """Logs test/loss and the other scores."""
-        self._log_scores("test")
-
-    def on_predict_epoch_start(self) -> None:
-        """Starts anew."""
-        self._start_scores()
-
-    def predict_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:
-        """Classifies a batch."""
-        return self._score(batch)["predictions"]
-
-    def _start_scores(self) -> None:
-        evaluation = self.new_evaluation()
-        assert isinstance(evaluation, ClassificationEvaluation)
-        self._evaluation = evaluation
-
-    def _score(self, batch: Batch) -> dict[str, list[Prediction]]:
-        assert self._evaluation is not None
-        return {"predictions": self._evaluation.update(batch)}
-
     def _log_scores(self, stage: str) -> None:
-        assert self._evaluation is not None
-        scores = {f"{stage}/{name}": value for name, value in self._evaluation.compute().items()}
-        self.confusion = self._evaluation.confusion
-        # Already reduced over ranks by the metrics themselves.
-        self.log_dict(scores, prog_bar=stage == "val", rank_zero_only=False, sync_dist=False)
-        self._evaluation = None
+        evaluation = self._evaluation
+        assert isinstance(evaluation, ClassificationEvaluation)
+        super()._log_scores(stage)
+        self.confusion = evaluation.confusion
 
     # What callbacks and plan ask
 
@@ -405,51 +291,7 @@ class ClassificationTask(FineTuneTask, ABC):
             for module, mode in training.items():
                 module.training = mode
 
-    # Checkpoints
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps what is trained; where there is an average, that is the model, and the trained values lie beside it."""
-        super().on_save_checkpoint(checkpoint)
-        if self._average is not None:
-            state, rest = self._average.save(checkpoint["state_dict"])
-            checkpoint["state_dict"] = state
-            checkpoint[checkpoints.SECTION][AVERAGE] = rest
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Verifies a checkpoint and goes on from it.
-
-        Raises:
-            ValueError: see :meth:`FineTuneTask.on_load_checkpoint`; or a run with an average goes on from one without,
-                or the other way round.
-        """
-        super().on_load_checkpoint(checkpoint)
-        rest = checkpoint.get(checkpoints.SECTION, {}).get(AVERAGE)
-        if not self.is_fitting:
-            return
-        if (rest is None) != (self._average is None):
-            has, way_out = ("no", "leave ema_decay out") if rest is None else ("a", "give the same ema_decay")
-            raise ValueError(f"this checkpoint holds {has} moving average; {way_out}, or start a new run")
-        if self._average is not None:
-            self._average.load(rest)
-
-    @property
-    def is_fitting(self) -> bool:
-        """Whether a trainer is fitting this task."""
-        return self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
-
     def say(self, lines: Sequence[str]) -> None:
         """Prints what a user should know, once over all processes."""
         for line in lines:
             rank_zero_info(line)
-
-
-def _shapes(tensors: Mapping[str, Tensor]) -> str:
-    return ", ".join(f"{name} {tuple(value.shape)}" for name, value in tensors.items())
-
-
-def _other_names(own: Sequence[str], others: Sequence[str], who: str) -> str:
-    place = next((n for n, pair in enumerate(zip(own, others, strict=False)) if pair[0] != pair[1]), 0)
-    return (
-        f"{who} other classes than the head was trained for: class {place} is {others[place]!r} and was "
-        f"{own[place]!r}; give data with the same classes in the same order"
-    )

@@ -27,7 +27,7 @@ def while_generating(adapter: Adapter | None, fold: bool | None, compiled: bool)
     Returns:
         Folded weights, or nothing special.
     """
-    if adapter is None or fold is False:
+    if adapter is None or fold is False or adapter.state == "folded":
         return nullcontext()
     reason = "its blocks are compiled" if compiled else cannot_fold(adapter)
     if reason is not None:

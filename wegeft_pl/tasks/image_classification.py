@@ -151,6 +151,16 @@ class ImageClassificationTask(ClassificationTask):
             model.to(memory_format=torch.channels_last)
         return model
 
+    def configure_model(self) -> None:
+        """Builds backbone and adapter, and keeps with the adapter where the weights came from; see the base class."""
+        super().configure_model()
+        if self.adapter is not None and self.weights is not None:
+            from wegeft_pl.backbones.image_models import RANDOM
+
+            # A whole path: merging is done from other folders than training.
+            place = self.weights if self.weights == RANDOM else str(Path(self.weights).expanduser().absolute())
+            self.adapter.about |= {"weights": place}
+
     def heads_of(self, backbone: nn.Module) -> list[str]:
         """Names of the classifiers."""
         from wegeft_pl.backbones import image_models

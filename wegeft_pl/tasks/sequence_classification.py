@@ -5,8 +5,6 @@ Shapes: B texts, T tokens, C classes.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from wegeft_pl.adapter.targets import block_index
+from wegeft_pl.backbones.fingerprint import vocabulary_facts
 from wegeft_pl.backbones.fresh import HeadInit
 from wegeft_pl.tasks.base import BatchCount, OptimizerFactory
 from wegeft_pl.tasks.classification import Batch, ClassificationTask
@@ -137,6 +136,12 @@ class SequenceClassificationTask(ClassificationTask):
             huggingface.checkpoint_activations(model)
         return model
 
+    def configure_model(self) -> None:
+        """Builds backbone and adapter, and keeps with the adapter which tokenizer it has; see the base class."""
+        super().configure_model()
+        if self.adapter is not None and self.tokenizer_name != self.backbone_name:
+            self.adapter.about |= {"tokenizer": self.tokenizer_name}
+
     def heads_of(self, backbone: nn.Module) -> list[str]:
         """Names of what lies above the bare model."""
         from wegeft_pl.backbones import classifiers
@@ -158,9 +163,7 @@ class SequenceClassificationTask(ClassificationTask):
 
     def facts_to_agree_on(self) -> dict[str, Any]:
         """Adds the tokenizer's vocabulary."""
-        words = sorted(self.tokenizer.get_vocab().items())
-        digest = hashlib.sha256(json.dumps(words).encode()).hexdigest()[:12]
-        return super().facts_to_agree_on() | {"tokenizer": {"size": len(words), "vocabulary": digest}}
+        return super().facts_to_agree_on() | {"tokenizer": vocabulary_facts(self.tokenizer)}
 
     # Training
 

@@ -170,6 +170,12 @@ def test_too_many_rows_held_out(make: Make, tmp_path: Path) -> None:
         make(tmp_path / "all.tsv", val_size=8, test_size=0).setup("fit")
 
 
+def test_a_label_of_its_own_in_every_row(make: Make, tmp_path: Path) -> None:
+    write(tmp_path / "all.tsv", [(f"film {number}", f"label {number}") for number in range(20)])
+    with pytest.raises(ValueError, match=r"each of 20 classes keeps one; lower them, or name another data.label_col"):
+        make(tmp_path / "all.tsv").setup("fit")
+
+
 def test_a_label_of_validation_that_train_has_not_is_named(make: Make, folder: Path) -> None:
     write(folder / "dev.tsv", [*reviews(2, 100), ("film", "fine")])
     with pytest.raises(ValueError, match=r"dev.tsv:4: the label 'fine' is in no training row; train has bad, good$"):

@@ -26,8 +26,12 @@ def test_a_row():
 
 
 def test_a_faulty_row():
-    with pytest.raises(ValueError, match=r"a.jsonl:1: column 'entry_point' must hold a string, got None"):
+    with pytest.raises(
+        ValueError, match=r"a.jsonl:1: no column 'entry_point', there are: prompt; is it the file of data.benchm"
+    ):
         humaneval_problem({"prompt": ""}, "a.jsonl:1")
+    with pytest.raises(ValueError, match=r"a.jsonl:1: column 'entry_point' must hold a string, got None"):
+        humaneval_problem({"prompt": "", "entry_point": None}, "a.jsonl:1")
     with pytest.raises(ValueError, match=r"a.jsonl:1: column 'prompt' must hold a string, the row is 3"):
         humaneval_problem(3, "a.jsonl:1")
 
@@ -43,6 +47,8 @@ def test_files(tmp_path):
     packed.write_bytes(b"no gzip")
     with pytest.raises(ValueError, match=r"a.jsonl.gz: not a whole gzip file"):
         read_problem_rows(str(packed))
+    with pytest.raises(FileNotFoundError, match=r"^data.benchmark_path: no file or folder .*nowhere"):
+        read_problem_rows(str(tmp_path / "nowhere"))
     packed.write_bytes(gzip.compress(b'{"a": 1}\n{"a":'))
     with pytest.raises(ValueError, match=r"a.jsonl.gz:2: not valid JSON"):
         read_problem_rows(str(packed))

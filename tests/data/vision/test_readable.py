@@ -8,7 +8,6 @@ from torch._utils import ExceptionWrapper
 
 from wegeft_pl.data import ImageFolderDataModule, ImageListDataModule
 from wegeft_pl.data.vision.decode import UnreadableImageError
-from wegeft_pl.data.vision.readable import default_cache
 
 
 @pytest.fixture
@@ -126,9 +125,19 @@ def test_whole_images_are_not_kept(folder, fields, tmp_path, timm):
     assert len(list(module.train_dataloader())) == 3
 
 
-def test_where_pixels_are_kept_by_default(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert default_cache() == tmp_path / "wegeft_pl" / "images"
-    monkeypatch.delenv("XDG_CACHE_HOME")
+@pytest.mark.parametrize("unreadable", ["error", "skip"])
+def test_nothing_is_kept(make, listed, tmp_path, monkeypatch, unreadable):
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert default_cache() == tmp_path / ".cache" / "wegeft_pl" / "images"
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    if unreadable == "skip":
+        (listed / "2.png").write_bytes(b"")
+    module = make(cache_dir=None, unreadable=unreadable)
+    assert len(rows(module)) == (5 if unreadable == "skip" else 6)
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+def test_pixels_cannot_be_kept_nowhere(make):
+    with pytest.raises(
+        ValueError, match=r"data\.cache_pixels keeps pixels on disk, but data\.cache_dir is null; name a"
+    ):
+        make(cache_dir=None, cache_pixels=True)

@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, cast
 
-from lightning.pytorch.utilities import rank_zero_only
-from rich.console import Console
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -26,6 +24,7 @@ from wegeft_pl.data.grouping import GroupedOrder
 from wegeft_pl.data.order import BatchOrder
 from wegeft_pl.data.sources import Split
 from wegeft_pl.data.stratified import stratified_parts
+from wegeft_pl.data.tell import tell
 from wegeft_pl.data.text.base import TextDataModule, check_least
 from wegeft_pl.data.text.classified import (
     ClassifiedCollator,
@@ -163,7 +162,7 @@ class LabelledTextDataModule(TextDataModule):
         """All rows, read on first use."""
         if self._tables is None:
             self._tables = self._hold_out(self.read_tables())
-            self._say(*self._tables.notes)
+            tell(*self._tables.notes)
         return self._tables
 
     def build_split(self, split: Split, tokenizer: Tokenizer) -> Dataset | None:
@@ -254,7 +253,8 @@ class LabelledTextDataModule(TextDataModule):
             parts = dict(zip(sizes, stratified_parts(labels, list(sizes.values()), self.seed), strict=True))
         except ValueError as error:
             raise ValueError(
-                f"data.val_size={sizes['val']} and data.test_size={sizes['test']} are too many: {error}; lower them"
+                f"data.val_size={sizes['val']} and data.test_size={sizes['test']} are too many: {error}; lower them, "
+                "or name another data.label_column"
             ) from None
         held_out = {row for part in parts.values() for row in part}
         rows: dict[Split, Numbered] = {**tables.rows, "train": [r for n, r in enumerate(train) if n not in held_out]}
@@ -283,7 +283,7 @@ class LabelledTextDataModule(TextDataModule):
             line += f"; {truncated:,} cut at data.max_length={self.max_length}"
         if split != "train":
             line += self._overlap(split, rows)
-        self._say(line)
+        tell(line)
 
     def _overlap(self, split: Split, rows: Numbered) -> str:
         """Counts the rows whose very text, or pair, is in train too."""
@@ -291,8 +291,3 @@ class LabelledTextDataModule(TextDataModule):
         also = sum(tuple(row[column] for column in self.columns) in known for _, row in rows)
         self._counts["also_in_train"][split] = also
         return f"; the same text is in train for {also:,} of them" if also else ""
-
-    @rank_zero_only
-    def _say(self, *lines: str) -> None:
-        for line in lines:
-            Console().print(line, highlight=False, soft_wrap=True, markup=False)

@@ -10,11 +10,11 @@ from itertools import chain
 from typing import ClassVar
 
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
-from rich.console import Console
 from torch.utils.data import Dataset
 
 from wegeft_pl.data.rows import Row
 from wegeft_pl.data.sources import Split
+from wegeft_pl.data.tell import tell
 from wegeft_pl.data.text.base import check_least
 from wegeft_pl.data.text.collate import ScoredExample
 from wegeft_pl.data.text.hub_tasks import HubTask
@@ -232,19 +232,18 @@ class MixtureDataModule(PromptedDataModule):
         without = [task for task in self.suite if task not in scored]
         if self.tasks is None and len(scored) > 1 and without:
             text = f"test/mean is over {len(scored)} of {len(self.suite)} tasks, without {', '.join(without)}"
-            Console().print(text, highlight=False, soft_wrap=True)
+            tell(text)
         for split in ("val", "test"):
             rows = [row for _, row in found[split]]
             counts = count_overlap(train, rows)
             if counts:
                 rank_zero_warn(overlap_text(counts, rows, split))
 
-    @rank_zero_only
     def _say_wrong(self, split: Split, rows: int) -> None:
         if self._wrong[split]:
             effect = "they are trained on" if split == "train" else "they are scored, and the loss leaves them out"
             text = f"{split}: {self._wrong[split]:,} of {rows:,} outputs do not lead to their answer; {effect}"
-            Console().print(text, highlight=False, soft_wrap=True)
+            tell(text)
 
 
 def _unlabelled(example: ScoredExample) -> ScoredExample:

@@ -67,7 +67,7 @@ def read_problem_rows(path: str) -> tuple[Path, list[tuple[Any, str]]]:
         FileNotFoundError: there is no such file or folder.
         ValueError: the folder holds none or several, or the file cannot be read.
     """
-    file = find_path(path)
+    file = find_path(path, "data.benchmark_path")
     if file.is_dir():
         found = sorted(item for item in file.iterdir() if item.name.endswith((".jsonl", ".jsonl.gz", ".json")))
         if len(found) != 1:
@@ -90,6 +90,9 @@ def text_of(row: object, column: str, place: str) -> str:
     Raises:
         ValueError: the row is no object, or has no string there.
     """
+    if isinstance(row, Mapping) and column not in row:
+        there = ", ".join(map(str, row)) or "none"
+        raise ValueError(f"{place}: no column {column!r}, there are: {there}; is it the file of data.benchmark?")
     if not isinstance(row, Mapping) or not isinstance(row.get(column), str):
         got = f"got {row.get(column)!r:.40}" if isinstance(row, Mapping) else f"the row is {row!r:.40}"
         raise ValueError(f"{place}: column {column!r} must hold a string, {got}")

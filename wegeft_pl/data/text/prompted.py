@@ -78,8 +78,7 @@ class PromptedDataModule(TextDataModule):
         packing: put several training samples into one row of ``max_length`` tokens, each blind to the others.
         group_by_length: make training batches of samples of similar length.
         num_proc: processes that tokenise; null: this one, where a fast tokenizer has threads of its own.
-        cache_dir: folder that keeps the tokens of 1,000 rows or more for the next run, named by the hash of texts,
-            tokenizer and lengths; null: none.
+        cache_dir: folder that keeps the tokens of 1,000 rows or more for the next run; null: none.
         streaming: read rows where they stand in the file and keep tokens in ``cache_dir`` alone, for .jsonl files
             larger than memory; batches are the same.
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from lightning.pytorch.utilities import rank_zero_only
 from numpy.typing import NDArray
-from rich.console import Console
 
 from wegeft_pl.data.sources import Split
+from wegeft_pl.data.tell import tell
 from wegeft_pl.data.text.token_store import facts_of
 from wegeft_pl.data.text.tokenize import EncodedExample
 
@@ -62,7 +61,6 @@ class SplitCounts:
         self._say(split, len(encoded))
         return labelled
 
-    @rank_zero_only
     def _say(self, split: Split, rows: int) -> None:
         cut, dropped, unlabelled = (self.counts[name][split] for name in ("truncated", "dropped", "unlabelled"))
         parts = (
@@ -71,4 +69,4 @@ class SplitCounts:
         parts += [f"{dropped:,} dropped without a label"] if dropped else []
         parts += [f"{unlabelled:,} without a label"] if unlabelled else []
         if parts:
-            Console().print(f"{split}: {', '.join(parts)}", highlight=False, soft_wrap=True)
+            tell(f"{split}: {', '.join(parts)}")

@@ -13,11 +13,12 @@ from tempfile import mkdtemp
 
 from lightning.pytorch.utilities import rank_zero_only
 
+from wegeft_pl.data.cache_folder import default_cache_dir
 from wegeft_pl.data.text.token_store import VERSION, BrokenStoreError, TokenStore, write_store
 from wegeft_pl.data.text.tokenize import EncodedExample, TextPair
 
 #: Where tokens are kept unless a recipe says otherwise.
-CACHE_DIR = "~/.cache/wegeft_pl/tokens"
+CACHE_DIR = default_cache_dir("tokens")
 #: Fewer samples than this are tokenised faster than a cache is worth.
 CACHE_FROM = 1000
 

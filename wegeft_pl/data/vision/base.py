@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,13 +12,14 @@ from torch.utils.data import Dataset
 from wegeft_pl.data.base import FineTuneDataModule, check_least
 from wegeft_pl.data.class_labels import class_list
 from wegeft_pl.data.order import BatchOrder
+from wegeft_pl.data.rows import sha256_lines
 from wegeft_pl.data.sources import Split
 from wegeft_pl.data.stratified import stratified_parts
 from wegeft_pl.data.vision.classes import Classes, taken_in_turn
 from wegeft_pl.data.vision.dataset import AugmentedOrder, ImageCollator, LabelledImages, blank_images
 from wegeft_pl.data.vision.normalization import Normalization, NormalizationName, normalization_of
 from wegeft_pl.data.vision.pixels import num_cpus
-from wegeft_pl.data.vision.readable import Reading, default_cache, readable_rows
+from wegeft_pl.data.vision.readable import CACHE_DIR, Reading, readable_rows
 from wegeft_pl.data.vision.stored import ImageRow
 from wegeft_pl.data.vision.transforms import Augmentation, ImageSize, Interpolation, Resize, TrainTransform
 
@@ -52,7 +52,7 @@ class ImageDataModule(FineTuneDataModule):
         normalization: imagenet, half (mean and std 0.5), none (pixels in 0..1), or backbone (as it was pretrained).
         cache_pixels: keep resized pixels on disk and only read them later on; auto: where they are at most
             cache_limit_mib per split. What train_transform timm makes is never kept.
-        cache_dir: where; null: wegeft_pl in $XDG_CACHE_HOME or ~/.cache. Its folders may be deleted at any time.
+        cache_dir: folder that keeps pixels, and which images are broken, for the next run; null: none.
         cache_limit_mib: see cache_pixels.
         unreadable: what to do about files that are missing or no images: error, or skip (leave them out, and say so;
             each image is decoded once to find out, and the answer kept in cache_dir).
@@ -83,7 +83,7 @@ class ImageDataModule(FineTuneDataModule):
         auto_augment: str | None = None,
         normalization: NormalizationName = "backbone",
         cache_pixels: bool | Literal["auto"] = "auto",
-        cache_dir: str | None = None,
+        cache_dir: str | None = CACHE_DIR,
         cache_limit_mib: int = 4096,
         unreadable: Literal["error", "skip"] = "error",
         batch_size: int = 32,
@@ -98,7 +98,7 @@ class ImageDataModule(FineTuneDataModule):
         self.size = ImageSize(image_size, resize, resize_size, interpolation)
         self.augmentation = Augmentation(train_transform, auto_augment, self.size)
         self.normalization = normalization
-        folder = default_cache() if cache_dir is None else Path(cache_dir).expanduser()
+        folder = None if cache_dir is None else Path(cache_dir).expanduser()
         self.reading = Reading(self.size, unreadable, cache_pixels, folder, cache_limit_mib)
         for split, size in self.sizes.items():
             check_least(f"{split}_size", size, 0)
@@ -160,7 +160,7 @@ class ImageDataModule(FineTuneDataModule):
         self._counts["rows"][split] = len(readable.rows)
         self._counts["missing"][split] = readable.num_missing
         self._counts["unreadable"][split] = readable.num_unreadable
-        self._sha256[split] = _sha256(f"{row.key}\t{row.label}\t{row.image.fact()}" for row in readable.rows)
+        self._sha256[split] = sha256_lines(f"{row.key}\t{row.label}\t{row.image.fact()}" for row in readable.rows)
         return LabelledImages(
             readable.rows,
             [classes.number_of(row) for row in readable.rows],
@@ -245,7 +245,7 @@ class ImageDataModule(FineTuneDataModule):
         if self._found is None or self._classes is None:
             found = self.read_rows()
             self._classes = self.read_classes(found)
-            self._sha256["classes"] = _sha256(self._classes.labels)
+            self._sha256["classes"] = sha256_lines(self._classes.labels)
             self._found = self._held_out(found)
         return self._found, self._classes
 
@@ -273,7 +273,3 @@ class ImageDataModule(FineTuneDataModule):
             "val": [rows[number] for number in val] or found.get("val", []),
             "test": [rows[number] for number in test] or found.get("test", []),
         }
-
-
-def _sha256(lines: Iterable[str]) -> str:
-    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()

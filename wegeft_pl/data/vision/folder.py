@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from wegeft_pl.data.sources import Split, find_path
+from wegeft_pl.data.tell import tell
 from wegeft_pl.data.vision.base import ImageDataModule
-from wegeft_pl.data.vision.readable import tell
 from wegeft_pl.data.vision.stored import ImageFile, ImageRow
 
 #: Endings of files that are read as images, in small letters.

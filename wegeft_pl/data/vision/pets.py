@@ -8,9 +8,9 @@ from typing import Any
 
 from wegeft_pl.data.rows import read_text
 from wegeft_pl.data.sources import Split, find_path
+from wegeft_pl.data.tell import tell
 from wegeft_pl.data.vision.base import ImageDataModule
 from wegeft_pl.data.vision.classes import Classes
-from wegeft_pl.data.vision.readable import tell
 from wegeft_pl.data.vision.stored import ImageFile, ImageRow
 
 _FIELDS = 4

@@ -5,7 +5,6 @@ Shapes: H, W of a resized image.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import sys
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wegeft_pl.data.rows import sha256_lines
 from wegeft_pl.data.vision.build_once import build_once
 from wegeft_pl.data.vision.decode import UnreadableImageError, decode
 from wegeft_pl.data.vision.stored import StoredImage
@@ -90,16 +90,16 @@ def keep_pixels(images: Sequence[StoredImage], size: ImageSize, folder: Path) ->
         OSError: the folder cannot be written.
     """
     how = f"{size.resize} {size.resized} {size.interpolation}"
-    kept = folder / _key([_FORMAT, how, *(image.stamp() for image in images)])
+    kept = folder / sha256_lines([_FORMAT, how, *(image.stamp() for image in images)])[:32]
     return CachedPixels(build_once(kept, partial(_write_pixels, images, size)))
 
 
-def find_unreadable(images: Sequence[StoredImage], folder: Path) -> dict[int, str]:
+def find_unreadable(images: Sequence[StoredImage], folder: Path | None) -> dict[int, str]:
     """Decodes every image once to see which cannot be read; later runs find the answer in ``folder``.
 
     Args:
         images: of a split.
-        folder: where answers are kept.
+        folder: where answers are kept; None: nowhere.
 
     Returns:
         Row to reason.
@@ -108,22 +108,19 @@ def find_unreadable(images: Sequence[StoredImage], folder: Path) -> dict[int, st
         FileNotFoundError: an image is not there.
         OSError: the folder cannot be written.
     """
-    kept = folder / _key([f"{_FORMAT} unreadable", *(image.stamp() for image in images)])
 
-    def write(target: Path) -> None:
-        found = _decoded(images, None)
-        _write_unreadable(target, {row: result for row, result in enumerate(found) if isinstance(result, str)})
+    def find() -> dict[int, str]:
+        return {row: result for row, result in enumerate(_decoded(images, None)) if isinstance(result, str)}
 
-    return _read_unreadable(build_once(kept, write))
+    if folder is None:
+        return find()
+    kept = folder / sha256_lines([f"{_FORMAT} unreadable", *(image.stamp() for image in images)])[:32]
+    return _read_unreadable(build_once(kept, lambda target: _write_unreadable(target, find())))
 
 
 def num_cpus() -> int:
     """How many processors this process may use."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-
-
-def _key(lines: Sequence[str]) -> str:
-    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
 def _write_pixels(images: Sequence[StoredImage], size: ImageSize, target: Path) -> None:

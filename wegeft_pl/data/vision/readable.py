@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from lightning.pytorch.utilities import rank_zero_only
-from rich.console import Console
-
+from wegeft_pl.data.cache_folder import default_cache_dir
 from wegeft_pl.data.rows import missing
+from wegeft_pl.data.tell import tell
 from wegeft_pl.data.vision.decode import UnreadableImageError
 from wegeft_pl.data.vision.pixels import CachedPixels, estimated_mib, find_unreadable, keep_pixels
 from wegeft_pl.data.vision.stored import ImageRow
 from wegeft_pl.data.vision.transforms import ImageSize
+
+#: Where pixels are kept unless a recipe says otherwise.
+CACHE_DIR = default_cache_dir("images")
 
 
 @dataclass(frozen=True)
@@ -26,15 +27,24 @@ class Reading:
         size: how they are resized.
         unreadable: whether an image that is missing or broken stops the run or is left out.
         cache_pixels: whether resized pixels are kept on disk; auto: where they are at most ``cache_limit_mib``.
-        cache_dir: where they are kept, and the answers to which images are broken.
+        cache_dir: where they are kept, and the answers to which images are broken; None: nowhere.
         cache_limit_mib: for each split.
+
+    Raises:
+        ValueError: pixels are to be kept, and nowhere.
     """
 
     size: ImageSize
     unreadable: Literal["error", "skip"]
     cache_pixels: bool | Literal["auto"]
-    cache_dir: Path
+    cache_dir: Path | None
     cache_limit_mib: int
+
+    def __post_init__(self) -> None:
+        if self.cache_pixels is True and self.cache_dir is None:
+            raise ValueError(
+                "data.cache_pixels keeps pixels on disk, but data.cache_dir is null; name a folder with room for them"
+            )
 
 
 @dataclass(frozen=True)
@@ -99,12 +109,6 @@ def readable_rows(split: str, rows: Sequence[ImageRow], reading: Reading, whole:
     return ReadableRows([there[number] for number in numbers], cached, numbers, num_missing, len(broken))
 
 
-def default_cache() -> Path:
-    """The folder for pixels where the user names none: in the user's folder of things that can be made again."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "wegeft_pl" / "images"
-
-
 def _exists(row: ImageRow) -> bool:
     try:
         row.image.stamp()
@@ -114,7 +118,7 @@ def _exists(row: ImageRow) -> bool:
 
 
 def _kept_pixels(split: str, rows: Sequence[ImageRow], reading: Reading) -> CachedPixels | None:
-    if reading.cache_pixels is False or not rows:
+    if reading.cache_pixels is False or reading.cache_dir is None or not rows:
         return None
     wanted = estimated_mib(len(rows), reading.size)
     auto = reading.cache_pixels == "auto"
@@ -149,9 +153,3 @@ def _broken(rows: Sequence[ImageRow], reading: Reading) -> dict[int, str]:
             f"cannot keep in {reading.cache_dir} which images are unreadable ({error}); name another folder in "
             "data.cache_dir, or set data.unreadable to error"
         ) from error
-
-
-@rank_zero_only
-def tell(line: str) -> None:
-    """Prints a line for the user, once however many processes there are."""
-    Console().print(line, highlight=False, soft_wrap=True, markup=False)

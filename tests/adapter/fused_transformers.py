@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from fused_proofs import Case
-from tiny_layers import FLAT, HEADS, MAP, SEQUENCE, TOKENS, WIDTH, call, from_config
+from adapter.fused_proofs import Case
+from adapter.tiny_layers import FLAT, HEADS, MAP, SEQUENCE, TOKENS, WIDTH, call, from_config
 from torch import Tensor, nn
 
 from wegeft_pl.adapter.fused_layers import RULES

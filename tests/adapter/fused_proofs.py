@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from tiny_layers import SEQUENCE, call, inputs
+from adapter.tiny_layers import SEQUENCE, call, inputs
 from torch import Tensor, nn
 
 from wegeft_pl.adapter.fused import part_sizes

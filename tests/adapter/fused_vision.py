@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torchvision
-from fused_proofs import Case, first
-from tiny_layers import GRID, HEAD, HEADS, IMAGE, INNER, WIDTH, class_of, ready
+from adapter.fused_proofs import Case, first
+from adapter.tiny_layers import GRID, HEAD, HEADS, IMAGE, INNER, WIDTH, class_of, ready
 from torch import Tensor, nn
 
 
