@@ -66,11 +66,13 @@ class BestAdapter(ReportingCallback):
         Raises:
             EveryRankError: validation logged no such value.
         """
-        if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
+        if trainer.state.fn != TrainerFn.FITTING:
             return
         if self.monitor not in trainer.callback_metrics:
             logged = ", ".join(sorted(trainer.callback_metrics)) or "nothing"
             raise EveryRankError(f"BestAdapter: validation logged no {self.monitor!r}; it logged {logged}")
+        if trainer.sanity_checking:  # which has shown that the value is there, before anything is trained
+            return
         self._validated = True
         value = float(trainer.callback_metrics[self.monitor])
         if trainer.strategy.reduce_boolean_decision(self._beats(value, self._best, 0.0)):

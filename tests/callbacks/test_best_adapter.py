@@ -96,6 +96,13 @@ def test_a_run_without_validation_is_warned_of(folder: Path, root: Path) -> None
         trainer.fit(make_task(folder, generate=False), datamodule=SmallData())
 
 
+def test_the_sanity_check_finds_a_misspelt_value_before_training(folder: Path, root: Path) -> None:
+    trainer = make_trainer(root, BestAdapter("val/scroe"), Scripted(1), num_sanity_val_steps=1)
+    with pytest.raises(EveryRankError, match=r"validation logged no 'val/scroe'; it logged .*val/score"):
+        trainer.fit(make_task(folder, generate=False), datamodule=SmallData())
+    assert trainer.global_step == 0
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

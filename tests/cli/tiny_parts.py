@@ -42,6 +42,10 @@ def llm_adapters(folder: Path) -> Arguments:
     return []
 
 
+def arithmetic(folder: Path) -> Arguments:
+    return [*llm_adapters(folder), "--data.prompt", "plain", "--data.train_path", "null"]
+
+
 def instructions(folder: Path) -> Arguments:
     """Alpaca's layout."""
     rows = [{"instruction": f"say {i}", "input": "", "output": f"{i}"} for i in range(12)]
@@ -108,7 +112,7 @@ def fgvc(folder: Path) -> Arguments:
 
 #: Fills an empty folder with data, and says what else the recipe needs for it; by the data's class.
 DATA: dict[str, Callable[[Path], Arguments]] = {
-    "ArithmeticDataModule": lambda folder: [*llm_adapters(folder), "--data.prompt", "plain", "--data.train_path", "null"],
+    "ArithmeticDataModule": arithmetic,
     "CodeDataModule": instructions,
     "CommonsenseDataModule": llm_adapters,
     "FGVCDataModule": fgvc,

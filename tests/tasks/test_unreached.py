@@ -40,14 +40,35 @@ class Around(FineTuneTask):
 
 def fit(task: Around, folder: Path, targets: list[str], sharing: str) -> None:
     task.use_adapter(AdapterConfig(targets, rank=2, sharing=sharing))  # type: ignore[arg-type]
-    trainer(folder, max_steps=2).fit(task, DataLoader(torch.ones(8, 4), batch_size=4))
+    trainer(folder, max_steps=12).fit(task, DataLoader(torch.ones(48, 4), batch_size=4))
 
 
 @pytest.mark.parametrize("sharing", ["type", "layer"])
 def test_a_layer_that_is_never_called_is_an_error(tmp_path: Path, sharing: str) -> None:
     message = r"no gradient at blocks.0.around, blocks.1.around: the model's forward does not call .* of the targets"
-    with pytest.raises(EveryRankError, match=message):
+    warned = pytest.warns(UserWarning, match=f"the first step left {message}")
+    with warned, pytest.raises(EveryRankError, match=f"the first 10 steps left {message}"):
         fit(Around(True, True), tmp_path, ["called", "around"], sharing)
+
+
+def test_a_layer_that_the_first_batches_do_not_need_is_a_warning(tmp_path: Path) -> None:
+    class Later(Around):
+        def __init__(self) -> None:
+            super().__init__(True)
+            assert self.backbone is not None
+            self.backbone["tower"] = nn.Linear(4, 4)  # type: ignore[operator]
+
+        def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+            assert self.backbone is not None
+            seen = self.backbone["tower"](batch) if batch_idx >= 8 else batch  # type: ignore[index]
+            return super().training_step(seen, batch_idx)
+
+    task = Later()
+    with pytest.warns(
+        UserWarning, match=r"the first step left no gradient at tower: the model's forward does not call"
+    ):
+        fit(task, tmp_path, ["called", "tower"], "type")
+    assert task.trainer.global_step == 12
 
 
 def test_a_layer_that_one_step_left_out_is_a_warning(tmp_path: Path) -> None:
@@ -58,4 +79,4 @@ def test_a_layer_that_one_step_left_out_is_a_warning(tmp_path: Path) -> None:
 def test_layers_that_are_called_pass(tmp_path: Path) -> None:
     task = Around(True, True)
     fit(task, tmp_path, ["called"], "layer")
-    assert task.trainer.global_step == 2
+    assert task.trainer.global_step == 12

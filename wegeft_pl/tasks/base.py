@@ -40,7 +40,7 @@ from wegeft_pl.tasks.random_state import RandomStates
 from wegeft_pl.tasks.resumed_settings import Settings, settings_not_used, settings_of
 from wegeft_pl.tasks.schedule import Schedule
 from wegeft_pl.tasks.sharded_build import build_sharded, start_alike
-from wegeft_pl.tasks.unreached import unreached_groups, unreached_message
+from wegeft_pl.tasks.unreached import ReachCheck
 from wegeft_pl.tasks.window import WeightWindow
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -109,7 +109,7 @@ class FineTuneTask(LightningModule):
         self._adapter_folder: Path | None = None
         self._window = WeightWindow()
         self._random = RandomStates()
-        self._reach_unchecked = False
+        self._reach = ReachCheck()
         self._resumed_optimizers: list[dict[str, Any]] | None = None
         self._optimizer_settings: list[Settings] = []
         #: Which steps were skipped, and what the last ones were like.
@@ -295,7 +295,7 @@ class FineTuneTask(LightningModule):
             ValueError: another process has another number of batches, and would stop or wait while others compute.
         """
         self._window.clear()
-        self._reach_unchecked = True
+        self._reach.begin()
         facts = {
             "number of training batches": self.trainer.num_training_batches,
             "trainer": {"accumulate_grad_batches": self.trainer.accumulate_grad_batches},
@@ -324,8 +324,7 @@ class FineTuneTask(LightningModule):
         Raises:
             EveryRankError: the guard says to stop.
         """
-        if self._reach_unchecked:
-            self._check_reach()
+        self._reach.look(self.adapter, self.device)
         trained = [parameter for parameter in self.trainable_parameters() if parameter.grad is not None]
         gradients = [parameter.grad for parameter in trained if parameter.grad is not None]
         facts = self._window.read(gradients, self.trainer)
@@ -342,15 +341,6 @@ class FineTuneTask(LightningModule):
             self._window.normalise(gradients, facts)
         if scaled or "skip" in (self.guard.nonfinite, self.guard.spike):
             self.log("train/skipped_steps", float(self.steps.total_skipped))
-
-    def _check_reach(self) -> None:
-        self._reach_unchecked = False
-        unreached = [] if self.adapter is None else unreached_groups(self.adapter, self.device)
-        if self.adapter is not None and unreached:
-            message, is_error = unreached_message(self.adapter, unreached)
-            if is_error:
-                raise EveryRankError(message)
-            rank_zero_warn(message)
 
     @property
     def guard(self) -> StepGuard:
