@@ -1,7 +1,8 @@
 """Tasks: LightningModules to run or to derive from."""
 
 from wegeft_pl.tasks.adapter_callback import AdapterCallback
-from wegeft_pl.tasks.base import BatchCount, FineTuneTask, OptimizerFactory
+from wegeft_pl.tasks.asked import BatchCount
+from wegeft_pl.tasks.base import FineTuneTask, OptimizerFactory
 from wegeft_pl.tasks.causal_lm import CausalLMTask
 from wegeft_pl.tasks.classification import ClassificationTask
 from wegeft_pl.tasks.classification_evaluation import ClassificationEvaluation, ClassPrediction

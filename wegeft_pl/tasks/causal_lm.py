@@ -19,7 +19,8 @@ from wegeft_pl.backbones import only_positions, packing
 from wegeft_pl.backbones.fingerprint import vocabulary_facts
 from wegeft_pl.distributed import WeightSource, gathered
 from wegeft_pl.losses import causal_lm_loss, labelled_positions
-from wegeft_pl.tasks.base import BatchCount, OptimizerFactory
+from wegeft_pl.tasks.asked import BatchCount
+from wegeft_pl.tasks.base import OptimizerFactory
 from wegeft_pl.tasks.code_evaluation import CodeEvaluation, HasPrograms
 from wegeft_pl.tasks.context import ContextCheck, fitting
 from wegeft_pl.tasks.decoded import decoded_behind

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from wegeft_pl.backbones.fresh import HeadInit
-from wegeft_pl.tasks.base import BatchCount, OptimizerFactory
+from wegeft_pl.tasks.asked import BatchCount
+from wegeft_pl.tasks.base import OptimizerFactory
 from wegeft_pl.tasks.classification import Batch, ClassificationTask
 from wegeft_pl.tasks.guard import StepGuard
 from wegeft_pl.tasks.schedule import Schedule

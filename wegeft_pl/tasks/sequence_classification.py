@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from wegeft_pl.adapter.targets import block_index
 from wegeft_pl.backbones.fingerprint import vocabulary_facts
 from wegeft_pl.backbones.fresh import HeadInit
-from wegeft_pl.tasks.base import BatchCount, OptimizerFactory
+from wegeft_pl.tasks.asked import BatchCount
+from wegeft_pl.tasks.base import OptimizerFactory
 from wegeft_pl.tasks.classification import Batch, ClassificationTask
 from wegeft_pl.tasks.guard import StepGuard
 from wegeft_pl.tasks.schedule import Schedule
