@@ -122,6 +122,7 @@ def run(task: str, method: str, lr: float, seed: int, options: argparse.Namespac
     module = kind(
         options.backbone,
         dtype="float32",
+        train_head=method != "full",  # else the head alone would be trained
         optimizer=partial(torch.optim.AdamW, lr=lr, weight_decay=0.0),
         lr_scheduler=LinearSchedule(warmup_ratio=0.06),
     )

@@ -40,6 +40,16 @@ def vision(tmp_path: Path, timm: ModuleType, monkeypatch: pytest.MonkeyPatch) ->
 ARGUMENTS = ["clusters", "--adapter", "run", "--images", "images", "--weights", "weights.safetensors"]
 
 
+def test_the_weights_are_those_that_the_adapter_names(vision: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = Path("run/adapter/adapter_config.json")
+    content = json.loads(config.read_text())
+    content["about"]["weights"] = str(vision / "weights.safetensors")
+    config.write_text(json.dumps(content))
+    arguments = ["clusters", "--adapter", "run", "--images", "images", "--layers", "blocks.1", "--limit", "1"]
+    assert main([*arguments, "--num_images", "1"]) == 0, capsys.readouterr().err
+    assert Path("run/clusters/blocks.1.attn.proj.png").is_file()
+
+
 def test_pictures(vision: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [*ARGUMENTS, "--layers", "blocks.1", "--num_images", "3", "--num_maps", "2", "--limit", "4"]
     assert main(arguments) == 0

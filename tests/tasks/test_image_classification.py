@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -59,6 +60,29 @@ def test_a_run_writes_scores_predictions_and_a_folder_that_timm_loads(tmp_path: 
     torch.testing.assert_close(again.probe_output(batch), merged(batch["pixel_values"]))
 
 
+class OwnPixels(Colours):
+    """Says what it did to pixels."""
+
+    def __init__(self, mean: float) -> None:
+        super().__init__()
+        self.input_normalization = SimpleNamespace(mean=[mean, 0.2, 0.3], std=[0.4, 0.5, 0.6])
+
+
+def test_the_normalisation_of_training_goes_with_adapter_and_merged_model(tmp_path: Path, timm: ModuleType) -> None:
+    make_trainer(tmp_path, AdapterSaver(), AdapterMerge()).fit(make_task(), datamodule=OwnPixels(0.1))
+    about = json.loads((tmp_path / "adapter/adapter_config.json").read_text())["about"]
+    assert about["normalization"] == {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
+    data = timm.data.resolve_model_data_config(timm.create_model(f"local-dir:{tmp_path / 'merged'}"))
+    assert (data["mean"], data["std"]) == ([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])
+    merged = ImageClassificationTask(str(tmp_path / "merged"), num_classes=3)
+    assert merged.input_normalization() == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    for mean, expected in ((0.1, nullcontext()), (0.7, pytest.warns(UserWarning, match="was trained with mean 0.1"))):
+        task = make_task(num_classes=3)
+        task.load_adapter_from(tmp_path / "adapter")
+        with expected:  # type: ignore[attr-defined]
+            make_trainer(tmp_path, adapter=False).test(task, datamodule=OwnPixels(mean), verbose=False)
+
+
 def test_the_head_is_counted_and_the_rest_is_frozen() -> None:
     task = make_task(num_classes=5)
     task.use_adapter(injector().config())
@@ -90,6 +114,16 @@ def test_a_linear_probe_trains_the_head_alone(tmp_path: Path) -> None:
     # Backbone weights are random here and not in the checkpoint; the same seed draws the same ones.
     batch = make_images(2)
     assert torch.equal(loaded.probe_output(batch), task.probe_output(batch))
+
+
+def test_a_merged_model_is_scored_with_its_own_head_whatever_a_new_head_starts_as(tmp_path: Path) -> None:
+    task = make_task(head_init="zero")
+    make_trainer(tmp_path, AdapterMerge(), adapter=False).fit(task, datamodule=Colours())
+    merged = ImageClassificationTask(str(tmp_path / "merged"), head_init="zero")
+    make_trainer(tmp_path, adapter=False).validate(merged, datamodule=Colours(), verbose=False)
+    batch = make_images(2)
+    torch.testing.assert_close(merged.probe_output(batch), task.probe_output(batch))
+    assert task.probe_output(batch).abs().max() > 0
 
 
 def test_load_from_checkpoint_rebuilds_adapter_and_head(tmp_path: Path) -> None:
@@ -372,6 +406,15 @@ def test_a_head_that_is_not_trained_keeps_the_checkpoints_classifier(tmp_path: P
     assert task.adapter.config.also_train == ()
 
 
+def test_images_of_another_size_than_the_models() -> None:
+    task = make_task("vit_tiny_patch16_224", num_classes=3)
+    task.configure_model()
+    wrong = make_images(2) | {"pixel_values": torch.zeros(2, 3, 192, 192)}
+    message = r"data.image_size: Input height \(192\) .*; give the size that the model was made for, 224x224"
+    with pytest.raises(ValueError, match=message):
+        task.logits(wrong)
+
+
 def test_what_plan_asks() -> None:
     task = make_task(num_classes=3)
     task.backbone = task.build_backbone(meta=True)
@@ -407,6 +450,8 @@ def test_a_hugging_face_model(tmp_path: Path) -> None:
     task.save_merged(tmp_path / "merged")
     loaded = AutoModelForImageClassification.from_pretrained(tmp_path / "merged")
     assert loaded.config.id2label == dict(enumerate(NAMES))
+    again = ImageClassificationTask(str(tmp_path / "merged"), num_classes=3)
+    assert again.input_normalization() == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     torch.testing.assert_close(loaded(batch["pixel_values"]).logits, adapted, rtol=1e-4, atol=1e-5)
     fresh = ImageClassificationTask(str(tmp_path / "vit"), num_classes=3)
     fresh.configure_model()

@@ -6,6 +6,7 @@ Shapes: B images, C classes, H and W pixels.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from wegeft_pl.adapter.storage import write_tensors
+from wegeft_pl.adapter.storage import write_json, write_tensors
 from wegeft_pl.adapter.targets import block_index
 from wegeft_pl.backbones import classifiers, huggingface, image_weights, vision
 from wegeft_pl.backbones.build import is_timm
@@ -25,6 +26,8 @@ from wegeft_pl.backbones.names import resolve
 Normalization = tuple[tuple[float, float, float], tuple[float, float, float]]
 #: The ``weights`` of a model that is not pretrained.
 RANDOM = "random"
+#: Where Hugging Face says how pixels are scaled.
+PREPROCESSOR = "preprocessor_config.json"
 
 
 class Mixer(Protocol):
@@ -107,12 +110,23 @@ def heads_of(model: nn.Module) -> list[str]:
 
 
 def logits_of(model: nn.Module, images: Tensor) -> Tensor:
-    """The logits (B, C) for images (B, 3, H, W); two heads of a distilled model are averaged, as timm does."""
+    """The logits (B, C) for images (B, 3, H, W); two heads of a distilled model are averaged, as timm does.
+
+    Raises:
+        ValueError: a timm model does not take images of this size.
+    """
     from transformers import PreTrainedModel
 
     if isinstance(model, PreTrainedModel):
         return classifiers.logits_of(model, pixel_values=images)
-    output = model(images)
+    try:
+        output = model(images)
+    except AssertionError as error:
+        if not str(error).startswith("Input "):
+            raise
+        # What timm says to images of another size than its model's.
+        made_for = "x".join(map(str, input_size(model)[1:]))
+        raise ValueError(f"data.image_size: {error}; give the size that the model was made for, {made_for}") from error
     logits: Tensor = torch.stack(list(output)).mean(dim=0) if isinstance(output, (tuple, list)) else output
     return logits
 
@@ -229,6 +243,35 @@ def save(model: nn.Module, directory: Path, class_names: Sequence[str] | None) -
         raise OSError(f"cannot write the weights to {directory}: {error}") from error
     # Annotated as a string, but timm 1.0.22 calls its open().
     save_config_for_hf(model, directory / "config.json", model_config=labels)  # type: ignore[arg-type]
+
+
+def save_pixels(name: str, directory: Path, normalization: tuple[Sequence[float], Sequence[float]] | None) -> None:
+    """Writes beside a saved model how its pixels are normalised, so that its library does so too.
+
+    Args:
+        name: of the model that it was made from, whose ``preprocessor_config.json`` is taken along.
+        directory: that :func:`save` wrote.
+        normalization: mean and standard deviation by channel of pixels in 0..1, as in training; None: as in
+            pretraining.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    file = directory / ("config.json" if is_timm(name) else PREPROCESSOR)
+    if not is_timm(name):
+        source = resolve(name)
+        # What training read, so that the end of a run asks nobody; it is no path where there is no such file.
+        own = Path(source) / PREPROCESSOR if Path(source).is_dir() else try_to_load_from_cache(source, PREPROCESSOR)
+        if isinstance(own, (str, Path)) and Path(own).is_file():
+            shutil.copyfile(own, file)
+    if normalization is None or not file.is_file():
+        return
+    mean, std = (list(values) for values in normalization)
+    content = json.loads(file.read_text(encoding="utf-8"))
+    if is_timm(name):
+        content["pretrained_cfg"] |= {"mean": mean, "std": std}
+    else:
+        content |= {"image_mean": mean, "image_std": std}
+    write_json(file, content)
 
 
 def _timm(model: nn.Module) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +11,15 @@ import torch
 from torch import nn
 
 from wegeft_pl.adapter import files
-from wegeft_pl.backbones import classifiers, huggingface, image_models, sequence_models, weights
+from wegeft_pl.backbones import classifiers, huggingface, image_models, sequence_models
 from wegeft_pl.backbones.build import is_timm
+from wegeft_pl.backbones.pixel_normalization import Normalization, saved_in
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 #: Weights that no file holds.
 _RANDOM = image_models.RANDOM
-#: Where Hugging Face says how pixels are scaled.
-PREPROCESSOR = "preprocessor_config.json"
 
 
 class BaseKind(ABC):
@@ -113,6 +111,7 @@ class Classifier(BaseKind):
         class_names: C names, or None.
         tokenizer_name: folder or hub id.
         has_head: whether the adapter holds the head.
+        normalization: of pixels in training, mean and standard deviation; None: as in pretraining.
     """
 
     name: str
@@ -121,6 +120,7 @@ class Classifier(BaseKind):
     class_names: list[str] | None
     tokenizer_name: str
     has_head: bool
+    normalization: Normalization | None = None
     changes_head = True
 
     @property
@@ -138,13 +138,12 @@ class Classifier(BaseKind):
     def save(self, model: nn.Module, output: Path) -> None:
         """See :meth:`BaseKind.save`."""
         huggingface.save(model, output, self._settled(model))
-        pixels = weights.weight_folder(self.name) / PREPROCESSOR
-        if self.kind == "image" and pixels.is_file():  # how pixels are normalised
-            shutil.copyfile(pixels, output / PREPROCESSOR)
+        self._save_pixels(output)
 
     def save_beside(self, model: nn.Module, output: Path, dtype: torch.dtype) -> None:
         """See :meth:`BaseKind.save_beside`."""
         huggingface.save_without_weights(model, output, self._settled(model), dtype)
+        self._save_pixels(output)
 
     def loader(self, folder: str) -> str:
         """See :meth:`BaseKind.loader`."""
@@ -161,6 +160,10 @@ class Classifier(BaseKind):
     @property
     def _auto(self) -> str:
         return f"AutoModelFor{'Sequence' if self.kind == 'text' else 'Image'}Classification"
+
+    def _save_pixels(self, output: Path) -> None:
+        if self.kind == "image":
+            image_models.save_pixels(self.name, output, self.normalization)
 
     def _padding_tokenizer(self) -> PreTrainedTokenizerBase:
         return sequence_models.load_padding_tokenizer(self.tokenizer_name)
@@ -184,12 +187,14 @@ class TimmClassifier(BaseKind):
         weights: local file or folder; None: the name's own.
         num_classes: C.
         class_names: C names, or None.
+        normalization: of pixels in training, mean and standard deviation; None: as in pretraining.
     """
 
     name: str
     weights: str | None
     num_classes: int
     class_names: list[str] | None
+    normalization: Normalization | None = None
     streams = False
 
     def load(self, dtype: str, *, meta: bool = False, quantize: str | None = None) -> nn.Module:
@@ -207,6 +212,7 @@ class TimmClassifier(BaseKind):
     def save(self, model: nn.Module, output: Path) -> None:
         """See :meth:`BaseKind.save`."""
         image_models.save(model, output, self.class_names)
+        image_models.save_pixels(self.name, output, self.normalization)
 
     def save_beside(self, model: nn.Module, output: Path, dtype: torch.dtype) -> None:
         """Never called: these are merged in memory."""
@@ -251,7 +257,7 @@ def kind_of(adapter_folder: Path, base: str, weights: str | None = None) -> Base
         raise ValueError(f"{adapter_folder / files.CONFIG} lacks num_classes in 'about'; the file was cut or edited")
     number, names = about["num_classes"], about.get("class_names")
     if timm:
-        return TimmClassifier(base, weights or about.get("weights"), number, names)
+        return TimmClassifier(base, weights or about.get("weights"), number, names, saved_in(about))
     has_head = bool(files.read_description(adapter_folder)[0].also_train)
     kind: Literal["text", "image"] = "image" if task == "image_classification" else "text"
-    return Classifier(base, kind, number, names, about.get("tokenizer", base), has_head)
+    return Classifier(base, kind, number, names, about.get("tokenizer", base), has_head, saved_in(about))

@@ -142,11 +142,13 @@ def _text(options: Namespace, adapter_folder: Path, name: str, output: Path) -> 
 
 
 def _image_model(options: Namespace, adapter_folder: Path, name: str) -> tuple[nn.Module, Adapter]:
-    num_classes = options.num_classes
-    if num_classes is None:
-        num_classes = files.read_about(adapter_folder).get("num_classes")
+    about = files.read_about(adapter_folder)
+    num_classes = about.get("num_classes") if options.num_classes is None else options.num_classes
+    weights = options.weights
+    if weights is None and options.base is None and about.get("weights") != image_models.RANDOM:
+        weights = about.get("weights")  # the file that training read
     if num_classes is not None:
-        model, notes = image_models.load(name, num_classes, weights=options.weights)
+        model, notes = image_models.load(name, num_classes, weights=weights)
         for note in notes:
             print(note, file=sys.stderr)
     elif options.weights is not None:
@@ -181,7 +183,7 @@ def _parser() -> LightParser:
     parser.add_argument("--json", action="store_true", help="print what was found as JSON")
     images = parser.add_argument_group("images")
     images.add_argument("--images", type=Path, help="folder of images, with the folders in it")
-    images.add_argument("--weights", help="file of a timm base's weights, where it was trained with model.weights")
+    images.add_argument("--weights", help="file of a timm base's weights (default: the adapter's)")
     images.add_argument("--num_classes", type=int, help="classes of the base's classifier (default: as trained)")
     images.add_argument("--image_size", type=int, help="side of the squares in pixels (default: the base's)")
     images.add_argument(

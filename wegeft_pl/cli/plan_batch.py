@@ -70,21 +70,6 @@ def make_batch(task: FineTuneTask, data_config: dict[str, Any]) -> tuple[BatchSh
     return BatchShape(samples, pixels=int(side)), batch
 
 
-def loss_of(task: FineTuneTask, batch: Any) -> Tensor:
-    """The loss () of a made-up batch.
-
-    Raises:
-        ValueError: the model does not take images of this size.
-    """
-    try:
-        return task.training_loss(batch)
-    except AssertionError as error:
-        if not isinstance(task, ImageClassificationTask):
-            raise
-        # What timm says to images of another size than its model's.
-        raise ValueError(f"data.image_size: {error}; give the size that {task.backbone_name} was made for") from error
-
-
 def stand_in_classes(task: FineTuneTask) -> str | None:
     """Gives a classifier a number of classes, where only its data knows it.
 

@@ -15,7 +15,7 @@ from wegeft_pl.accounting import MemoryEstimate, ParameterCount, bytes_text, cou
 from wegeft_pl.accounting.communication import units_of
 from wegeft_pl.adapter import Adapter
 from wegeft_pl.adapter.quantized import quantization_of
-from wegeft_pl.cli.plan_batch import BatchShape, loss_of, make_batch, stand_in_classes
+from wegeft_pl.cli.plan_batch import BatchShape, make_batch, stand_in_classes
 from wegeft_pl.cli.plan_devices import Devices, columns, own_devices
 from wegeft_pl.distributed import blocks_of
 from wegeft_pl.tasks import AdapterCallback, FineTuneTask
@@ -97,7 +97,7 @@ def _estimate(
     if adapter_callback is not None:
         task.use_adapter(adapter_callback.config())
     shape, batch = make_batch(task, data_config)
-    estimate = estimate_memory(task, task.optimizer, None if batch is None else lambda: loss_of(task, batch))
+    estimate = estimate_memory(task, task.optimizer, None if batch is None else lambda: task.training_loss(batch))
     return estimate, shape
 
 

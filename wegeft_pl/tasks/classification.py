@@ -193,6 +193,11 @@ class ClassificationTask(AveragedTask, ABC):
         return super().facts_to_agree_on() | {"classes": {"number": self.num_classes, "names": self.class_names}}
 
     @property
+    def head_start(self) -> HeadInit:
+        """How a head starts: what is scored and not trained keeps the classifier of its checkpoint."""
+        return self.head_init if self._trainer is None or self.is_fitting else "library"
+
+    @property
     def model(self) -> nn.Module:
         """The backbone with its head, once it is built."""
         assert self.backbone is not None, "the backbone is built by configure_model"
@@ -234,10 +239,9 @@ class ClassificationTask(AveragedTask, ABC):
     def make_optimizer(self, parameters: list[nn.Parameter]) -> Optimizer:
         """Makes the optimiser over groups of parameters; see :class:`GroupSettings`."""
         heads = [p for name in self.heads_of(self.model) for p in self.model.get_submodule(name).parameters()]
-        prefix = checkpoints.BACKBONE
         depths = self.depths_of(self.model) if self.groups.layer_decay is not None else {}
-        named = list(self._named_trained())
-        groups: Any = parameter_groups(named, heads, self.groups, {prefix + name: n for name, n in depths.items()})
+        above = {checkpoints.BACKBONE + name: number for name, number in depths.items()}
+        groups: Any = parameter_groups(self._named_trained(), heads, self.groups, above)
         optimizer = self.optimizer(groups)
         apply_scales(optimizer)
         return optimizer
@@ -246,8 +250,7 @@ class ClassificationTask(AveragedTask, ABC):
         """Returns the summed loss; see :meth:`FineTuneTask.weighted`."""
         batch, targets = self.mixed(batch)
         loss_sum, rows = classification_loss(self.logits(batch), targets, self.label_smoothing)
-        mean = loss_sum.detach() / rows.clamp(min=1)
-        self.log("train/loss", mean, prog_bar=True, batch_size=len(targets))
+        self.log("train/loss", loss_sum.detach() / rows.clamp(min=1), prog_bar=True, batch_size=len(targets))
         groups = self.optimizers(use_pl_optimizer=False).param_groups  # type: ignore[union-attr]
         self.log("train/lr", groups[0]["lr"])
         if self.groups.head_lr is not None:

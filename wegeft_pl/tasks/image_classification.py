@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from wegeft_pl.adapter import Adapter
 from wegeft_pl.backbones.fresh import HeadInit
+from wegeft_pl.backbones.pixel_normalization import applied_by, as_saved, other_normalization, saved_in
 from wegeft_pl.tasks.asked import BatchCount
 from wegeft_pl.tasks.base import OptimizerFactory
 from wegeft_pl.tasks.classification import Batch, ClassificationTask
@@ -140,7 +143,7 @@ class ImageClassificationTask(ClassificationTask):
             num_classes,
             weights=self.weights,
             class_names=self.class_names,
-            head_init=self.head_init,
+            head_init=self.head_start,
             drop_path=self.drop_path,
             dtype=self.dtype_name,
             meta=meta,
@@ -153,9 +156,15 @@ class ImageClassificationTask(ClassificationTask):
         return model
 
     def configure_model(self) -> None:
-        """Builds backbone and adapter, and keeps with the adapter where the weights came from; see the base class."""
+        """Builds backbone and adapter, and keeps with the adapter where its weights and pixels came from.
+
+        Warns where data to be scored is normalised in another way than the data that the adapter was trained on.
+        """
         super().configure_model()
-        if self.adapter is not None and self.weights is not None:
+        if self.adapter is None:
+            return
+        self._note_normalization(self.adapter)
+        if self.weights is not None:
             from wegeft_pl.backbones.image_models import RANDOM
 
             # A whole path: merging is done from other folders than training.
@@ -236,10 +245,24 @@ class ImageClassificationTask(ClassificationTask):
         return BatchCount(len(batch["pixel_values"]))
 
     def save_merged(self, directory: Path) -> None:
-        """Writes a timm or Hugging Face folder, class names in its config."""
+        """Writes a timm or Hugging Face folder, with class names, and the normalisation of pixels in training."""
         from wegeft_pl.backbones import image_models
 
+        assert self.backbone_name is not None
         image_models.save(self.model, directory, self.class_names)
+        about = {} if self.adapter is None else self.adapter.about
+        image_models.save_pixels(self.backbone_name, directory, saved_in(about))
+
+    def _note_normalization(self, adapter: Adapter) -> None:
+        applied = applied_by(None if self._trainer is None else getattr(self._trainer, "datamodule", None))
+        if applied is None:
+            return
+        trained = saved_in(adapter.about)
+        warning = None if trained is None else other_normalization(trained, applied)
+        if warning is not None:
+            rank_zero_warn(warning)
+        if self.is_fitting:
+            adapter.about |= as_saved(applied)
 
 
 def _smooth(labels: Tensor, num_classes: int, smoothing: float) -> Tensor:

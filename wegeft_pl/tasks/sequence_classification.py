@@ -125,7 +125,7 @@ class SequenceClassificationTask(ClassificationTask):
             "text",
             num_classes,
             class_names=self.class_names,
-            head_init=self.head_init,
+            head_init=self.head_start,
             dtype=self.dtype_name,
             meta=meta,
             quantize=self.quantize,

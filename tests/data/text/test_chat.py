@@ -1,8 +1,12 @@
 """Which tokens carry the loss, checked against the text that they decode to."""
 
+from dataclasses import replace
+from functools import partial
+
 import pytest
 
-from wegeft_pl.data.text.chat import make_chat_encoder
+from wegeft_pl.data.text import tokenize
+from wegeft_pl.data.text.chat import NamedChatEncoder, make_chat_encoder
 from wegeft_pl.data.text.chat_templates import CHAT_TEMPLATES
 from wegeft_pl.data.text.messages import Conversation, Message
 from wegeft_pl.losses import IGNORED
@@ -117,6 +121,43 @@ def test_no_template_and_no_eos(make_tokenizer):
         make_chat_encoder("chat", make_tokenizer("gpt2"), 1000, "all_turns")
     with pytest.raises(ValueError, match=r"the tokenizer has no EOS token"):
         make_chat_encoder("plain", make_tokenizer("no_eos"), 1000, "all_turns")
+
+
+@pytest.mark.parametrize("prompt", [*CHAT_TEMPLATES, "chat"])
+@pytest.mark.parametrize("chunk", [2, 1000])
+def test_many_are_as_one_by_one(tokenizer, monkeypatch, prompt, chunk):
+    monkeypatch.setattr(tokenize, "CHUNK", chunk)
+    tokenizer.chat_template = MARKED
+    talks = [TALK, Conversation(TALK.messages[:3], ""), Conversation(TALK.messages[:2], ""), TALK]
+    talks.append(Conversation((Message("system", "Brief."), Message("user", "a", "b"), Message("assistant", "S")), ""))
+    for train_on in ("all_turns", "last_turn"):
+        encoder = make_chat_encoder(prompt, tokenizer, 60, train_on)
+        assert list(encoder.encode_many(iter(talks))) == [encoder.encode(talk) for talk in talks]
+        assert encoder.prompt_text(TALK.messages[:3]) == encoder.prompt(TALK.messages[:3])[0]
+
+
+def test_settings_tell_encoders_apart(make_tokenizer):
+    tokenizer = make_tokenizer("gpt2")
+    tokenizer.chat_template = PLAIN
+    found = [
+        make_chat_encoder(prompt, tokenizer, 60, train_on).settings
+        for prompt in [*CHAT_TEMPLATES, "chat"]
+        for train_on in ("all_turns", "last_turn")
+    ]
+    assert len(set(map(repr, found))) == len(found)
+    changed = replace(CHAT_TEMPLATES["plain"], between="")
+    assert repr(NamedChatEncoder(changed, tokenizer, 60, "all_turns").settings) not in map(repr, found)
+
+
+def test_a_template_with_the_date_in_it_is_another_one_each_day(make_tokenizer, monkeypatch):
+    tokenizer = make_tokenizer("gpt2")
+    tokenizer.chat_template = "{{ day }}" + PLAIN
+    encoder, render = make_chat_encoder("chat", tokenizer, 60, "all_turns"), tokenizer.apply_chat_template
+    found = []
+    for day in ("1 May", "2 May", "2 May"):
+        monkeypatch.setattr(tokenizer, "apply_chat_template", partial(render, day=day))
+        found.append(encoder.settings)
+    assert found[0] != found[1] == found[2]
 
 
 @pytest.mark.parametrize("prompt", ["plain", "chat"])

@@ -7,6 +7,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from wegeft_pl.data import CodeDataModule
+from wegeft_pl.data.text.encode_split import Encoding
 from wegeft_pl.losses import IGNORED
 from wegeft_pl.sandbox import Limits
 
@@ -52,6 +53,11 @@ def test_trains_on_instructions_and_asks_the_benchmark(make):
     answer = first["input_ids"][0][first["labels"][0] != IGNORED]
     assert tokenizer.decode(answer, skip_special_tokens=True) == PROBLEMS[first["id"][0]]["canonical_solution"]
     json.dumps(module.describe())
+
+
+def test_instructions_are_tokenised_as_their_own_module_does(make, tmp_path):
+    module = make(num_proc=2, cache_dir=str(tmp_path / "cache"))
+    assert module.encoding == Encoding(num_proc=2, cache_dir=str(tmp_path / "cache"))
 
 
 def test_the_benchmark_is_no_part_of_the_training_data(make):

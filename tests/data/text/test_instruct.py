@@ -1,11 +1,15 @@
 """The instruction data module on files: splits, counts, batches and errors."""
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 
 from wegeft_pl.data import InstructDataModule
+from wegeft_pl.data.text import encode_split
+from wegeft_pl.data.text.chat_templates import CHAT_TEMPLATES
+from wegeft_pl.data.text.token_store import TokenStore
 from wegeft_pl.losses import IGNORED
 
 
@@ -62,6 +66,151 @@ def test_packing_and_grouping(make):
         make(packing=True, group_by_length=True)
 
 
+def test_packing_and_grouping_are_described_where_they_are_on(make):
+    assert not {"packing", "group_by_length"} & make().describe().keys()
+    assert make(packing=True).describe()["packing"] is True
+    assert make(group_by_length=True).describe()["group_by_length"] is True
+
+
+#: A tokenizer's own template.
+CHAT = (
+    "{% for m in messages %}{{ m.role }}:{{ m.content }}{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
+)
+
+
+@pytest.fixture
+def talks(write_rows, monkeypatch):
+    """A folder of conversations of one to three rounds, each split of which is enough to be kept."""
+    monkeypatch.setattr(encode_split, "CACHE_FROM", 5)
+
+    def talk(number):
+        for turn in range(number % 3 + 1):
+            yield {"role": "user", "content": f"{number} + {turn}?"}
+            yield {"role": "assistant", "content": "7" * (number % 4 + 1)}
+
+    def rows(number):
+        return [{"messages": list(talk(n))} for n in range(number)]
+
+    write_rows("talks/train.jsonl", rows(23))
+    return write_rows("talks/test.jsonl", rows(6)).parent
+
+
+def everything(module):
+    """All batches in plain lists, and what the module says of itself."""
+    module.setup()
+    found = [*module.train_dataloader(), *module.val_dataloader(), *module.test_dataloader()]
+    lists = [{name: getattr(value, "tolist", lambda value=value: value)() for name, value in b.items()} for b in found]
+    return lists, module.describe()
+
+
+def entries(cache):
+    return len([path for path in cache.iterdir() if path.is_dir()])
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"prompt": "chat"},
+        {"train_on": "last_turn", "prompt": "llama2"},
+        {"packing": True},
+        {"group_by_length": True},
+        {"train_on_prompt": True, "limit_train": 9},
+    ],
+)
+@pytest.mark.parametrize("streaming", [False, True])
+def test_tokens_that_were_kept_are_those_made_anew(make, talks, tmp_path, monkeypatch, fields, streaming):
+    def module(**more):
+        made = make(path=str(talks), val_size=5, max_length=30, **fields, **more)
+        made.resolve_tokenizer().chat_template = CHAT
+        return made
+
+    plain = everything(module(cache_dir=None))
+    assert plain[1]["truncated"]["train"] > 0
+    kept = {"cache_dir": str(tmp_path / "cache"), "streaming": streaming}
+    assert everything(module(**kept)) == plain
+    assert entries(tmp_path / "cache") == 3
+
+    def fail(*_):
+        raise AssertionError("tokenised again")
+
+    monkeypatch.setattr(encode_split, "encode_all", fail)
+    assert everything(module(**kept)) == plain
+    with pytest.raises(AssertionError, match="tokenised again"):
+        everything(module(cache_dir=None))
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_rows_stay_in_order_and_those_without_a_label_are_left_out(make, write_rows, tmp_path, kept):
+    longest = "long " * 9
+    asked = ["a", longest, "bb", "c", longest, "ddd"]
+    path = write_rows("order/train.jsonl", [{"prompt": text, "completion": text * 2} for text in asked])
+    module = make(path=str(path), max_length=20, streaming=kept, cache_dir=str(tmp_path / "cache"))
+    module.setup("fit")
+    tokenizer, dataset = module.resolve_tokenizer(), module._splits["train"]
+    expected = [f"{text}\n{text * 2}<|endoftext|>" for text in asked if text != longest]
+    assert [tokenizer.decode(dataset[number].input_ids) for number in range(len(dataset))] == expected
+    assert dataset.lengths == [len(text.removesuffix("<|endoftext|>")) + 1 for text in expected]
+    assert module.describe()["dropped"]["train"] == 2
+
+
+def test_prompts_end_where_the_answer_begins(make):
+    module = make(val_size=5)
+    module.setup()
+    found = {n: p for b in module.test_dataloader() for n, p in zip(b["id"], b["prompt"], strict=True)}
+    assert found == {n: f"Say {100 + n}{'!' * (n % 5)}\n" for n in range(7)}
+
+
+def test_what_changes_tokens_makes_another_entry(make, talks, tmp_path, write_rows, monkeypatch):
+    def tokens(kind="gpt2", **fields):
+        module = make(kind, path=str(talks), cache_dir=str(tmp_path / "cache"), **fields)
+        module.setup("fit")
+        return entries(tmp_path / "cache")
+
+    assert [tokens(), tokens(), tokens(seed=1, packing=True), tokens(layout="messages")] == [1, 1, 1, 1]
+    assert [tokens(prompt="vicuna"), tokens(train_on="last_turn")] == [2, 3]
+    assert [tokens(max_length=50), tokens(train_on_prompt=True), tokens("llama")] == [4, 5, 6]
+    monkeypatch.setitem(CHAT_TEMPLATES, "plain", replace(CHAT_TEMPLATES["plain"], between=""))
+    assert tokens() == 7
+    write_rows("talks/train.jsonl", rows(9))
+    assert [tokens(), tokens()] == [8, 8]
+
+
+def test_a_broken_cache_is_made_again(make, talks, tmp_path, capsys):
+    fields = {"path": str(talks), "val_size": 5, "max_length": 60, "cache_dir": str(tmp_path / "cache")}
+    plain = everything(make(**fields))
+    for file in (tmp_path / "cache").glob("*/labelled.bin"):
+        data = bytearray(file.read_bytes())
+        data[-1] ^= 1
+        file.write_bytes(data)
+    capsys.readouterr()
+    assert everything(make(**fields)) == plain
+    assert capsys.readouterr().out.count("is broken (labelled.bin has another checksum)") == 3
+    assert everything(make(**fields)) == plain
+    assert "broken" not in capsys.readouterr().out
+
+
+def test_few_rows_are_not_kept_unless_they_are_streamed(make, tmp_path):
+    cache = tmp_path / "cache"
+    everything(make(cache_dir=str(cache), val_size=2))
+    assert not cache.exists()
+    everything(make(cache_dir=str(cache), val_size=2, streaming=True))
+    assert all(len(TokenStore(path)) for path in cache.iterdir() if path.is_dir())
+    assert entries(cache) == 3
+
+
+@pytest.mark.slow
+def test_other_processes_change_nothing(make, talks):
+    def batches(**fields):
+        module = make(path=str(talks), max_length=30, prompt="chat", cache_dir=None, **fields)
+        module.resolve_tokenizer().chat_template = CHAT
+        module.setup("fit")
+        return [batch["labels"].tolist() for batch in module.train_dataloader()], module.describe()
+
+    assert batches(num_proc=2) == batches()
+
+
 def test_truncation_is_told(make, capsys):
     module = make(max_length=12)
     module.setup("fit")
@@ -76,12 +225,19 @@ def test_refusals(make, write_rows):
         make(prompt="alpacca")
     with pytest.raises(ValueError, match=r"data.limit_train must be at least 1, got 0"):
         make(limit_train=0)
+    with pytest.raises(ValueError, match=r"data.num_proc must be at least 1, got 0"):
+        make(num_proc=0)
+    with pytest.raises(ValueError, match=r"data.streaming reads local .jsonl files, and data.path is null"):
+        make(path=None, streaming=True)
+    with pytest.raises(ValueError, match=r"data.streaming keeps tokens in files, but data.cache_dir is null"):
+        make(streaming=True, cache_dir=None)
     bad = write_rows("bad/train.jsonl", [*rows(1), {"instruction": "a"}]).parent
-    with pytest.raises(ValueError, match=r"train.jsonl:2: no column 'output'"):
-        make(path=str(bad)).setup("fit")
     asked = write_rows("asked/train.jsonl", [{"messages": [{"role": "user", "content": "a"}]}]).parent
-    with pytest.raises(ValueError, match=r"train.jsonl:1: a conversation to train on must end with an answer"):
-        make(path=str(asked)).setup("fit")
+    for fields in ({}, {"streaming": True, "cache_dir": str(bad.parent / "cache")}):
+        with pytest.raises(ValueError, match=r"train.jsonl:2: no column 'output'"):
+            make(path=str(bad), **fields).setup("fit")
+        with pytest.raises(ValueError, match=r"train.jsonl:1: a conversation to train on must end with an answer"):
+            make(path=str(asked), **fields).setup("fit")
 
 
 def test_questions_without_answers_can_be_tested(make, write_rows):
@@ -139,9 +295,8 @@ def test_a_checkpoint_knows_its_place(make):
 @pytest.mark.parametrize("name", ["alpaca_demo/alpaca_en_demo.json", "code_alpaca/code_alpaca_2k.json"])
 def test_real_data(shared, name):
     file = shared / "data/text" / name
-    module = InstructDataModule(
-        str(file), tokenizer=str(shared / "weights/stories260K"), prompt="vicuna", test_size=20, max_length=4096
-    )
+    fields = {"prompt": "vicuna", "test_size": 20, "max_length": 4096, "cache_dir": None}
+    module = InstructDataModule(str(file), tokenizer=str(shared / "weights/stories260K"), **fields)
     module.setup()
     found = json.loads(file.read_text(encoding="utf-8"))
     counts = module.describe()

@@ -2,7 +2,14 @@ import json
 
 import pytest
 
-from wegeft_pl.data.text.messages import Conversation, Message, detect_layout, read_conversations, take_conversation
+from wegeft_pl.data.text.messages import (
+    Conversation,
+    Message,
+    StreamedConversations,
+    detect_layout,
+    read_conversations,
+    take_conversation,
+)
 
 TALK = (Message("user", "Hi"), Message("assistant", "Hello"))
 ROWS = {
@@ -70,3 +77,22 @@ def test_files(tmp_path):
     assert found[2].place == f"{path}:3"
     assert all(one.is_answered for one in found)
     assert not Conversation((Message("user", "Hi"),), "").is_answered
+
+
+def test_texts_say_how_many_messages_there_are():
+    asked = (Message("user", "Add", "1 2"),)
+    assert Conversation(asked, "").texts == ("user", "Add", "1 2")
+    two = [*Conversation(TALK, "").texts, *Conversation(TALK, "").texts]
+    assert list(Conversation(TALK + TALK, "").texts) != two
+    assert (
+        Conversation(TALK, "a:1").texts == Conversation(TALK, "a:2").texts == ("user assistant", "Hi", "", "Hello", "")
+    )
+
+
+def test_conversations_read_where_they_stand_are_those_of_the_whole_file(write_rows):
+    file = write_rows("train.jsonl", [*ROWS.values()])
+    streamed = StreamedConversations(file, "auto")
+    assert list(streamed) == list(enumerate(read_conversations(file, "auto")))
+    assert [number for number, _ in streamed.pick([3, 1])] == [3, 1]
+    with pytest.raises(ValueError, match=r"train.jsonl:1: column 'messages' must hold an array of messages, got None"):
+        StreamedConversations(file, "messages")[0]

@@ -6,13 +6,17 @@ import pytest
 from rich.console import Console
 
 from wegeft_pl.data.text import parallel, tokenize
-from wegeft_pl.data.text.parallel import encode_pairs
+from wegeft_pl.data.text.chat import make_chat_encoder
+from wegeft_pl.data.text.messages import Conversation, Message
+from wegeft_pl.data.text.parallel import encode_all
 from wegeft_pl.data.text.tokenize import ExampleEncoder, PairTaker, TextPair, chunks
 
 PAIRS = [
     TextPair(f"Question: {'7' * (number % 9)}:", f"{number} it is" * (number % 4), f"f:{number}")
     for number in range(53)
 ]
+
+LAST = (Message("user", "And?"), Message("assistant", ":7"))
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +44,18 @@ def test_chunks_are_short_in_texts_and_in_characters(monkeypatch):
 def test_other_processes_change_nothing(make_tokenizer):
     encoder = ExampleEncoder(make_tokenizer("merges_the_boundary"), 40)
     expected = list(encoder.encode_many(PAIRS))
-    assert list(encode_pairs(encoder, iter(PAIRS), len(PAIRS), 2, "train")) == expected
+    assert list(encode_all(encoder, iter(PAIRS), len(PAIRS), 2, "train")) == expected
+
+
+@pytest.mark.slow
+def test_other_processes_change_no_conversation(make_tokenizer):
+    talks = [
+        Conversation((Message("user", f"1+{n}:"), Message("assistant", "7" * (n % 5)), *LAST[: n % 3]), f"f:{n}")
+        for n in range(25)
+    ]
+    encoder = make_chat_encoder("plain", make_tokenizer("merges_the_boundary"), 40, "all_turns")
+    expected = [encoder.encode(talk) for talk in talks]
+    assert list(encode_all(encoder, iter(talks), len(talks), 2, "train")) == expected
 
 
 def test_a_prompt_without_a_token_is_named_by_its_place(make_tokenizer):
@@ -56,7 +71,7 @@ def test_a_bar_where_someone_looks_on(make_tokenizer, monkeypatch, terminal, tot
     screen = io.StringIO()
     monkeypatch.setattr(parallel, "Console", lambda stderr: Console(file=screen, force_terminal=terminal, width=90))
     encoder = ExampleEncoder(make_tokenizer("llama"), 40)
-    assert len(list(encode_pairs(encoder, PAIRS, total, None, "train"))) == len(PAIRS)
+    assert len(list(encode_all(encoder, PAIRS, total, None, "train"))) == len(PAIRS)
     assert ("tokenising train" in screen.getvalue()) == shown
 
 

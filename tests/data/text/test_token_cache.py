@@ -37,6 +37,9 @@ def test_the_key_depends_on_everything_that_tokens_depend_on():
     }
     assert len(keys) == 7
     assert cache_key("t", 50, False, iter(PAIRS)) == cache_key("t", 50, False, PAIRS)
+    # What an encoder adds counts too; one that adds nothing keeps the names that tokens had before.
+    assert cache_key("t", 50, False, PAIRS, ("last_turn",)) not in keys
+    assert cache_key("t", 50, False, PAIRS, ()) in keys
     # Where a text stands changes no token; a lone surrogate is a text too.
     assert cache_key("t", 50, False, [TextPair(*pair[:2], "a:1") for pair in PAIRS]) in keys
     assert cache_key("t", 50, False, [TextPair("\ud800", "")])

@@ -1,73 +1,16 @@
-"""Turns conversations into token ids and labels, the same ids before each answer that generation starts from."""
+"""Turns conversations into token ids and labels, by a named template or by the tokenizer's own."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
+from wegeft_pl.data.text.chat_encoder import ChatEncoder as ChatEncoder
+from wegeft_pl.data.text.chat_encoder import Span
+from wegeft_pl.data.text.chat_encoder import TrainOn as TrainOn
 from wegeft_pl.data.text.chat_templates import ChatTemplate, get_chat_template
 from wegeft_pl.data.text.messages import Conversation, Message
-from wegeft_pl.data.text.tokenize import EncodedExample, Tokenizer, encode_plain, leading_ids
-from wegeft_pl.losses import IGNORED
-
-TrainOn = Literal["all_turns", "last_turn"]
-#: Begin and end of an answer's ids, EOS included.
-Span = tuple[int, int]
-
-
-class ChatEncoder(ABC):
-    """Encodes conversations with one tokenizer.
-
-    The loss is on the assistant's turns and on the one EOS that ends each of them, and on nothing else.
-
-    Args:
-        tokenizer: a transformers tokenizer with an EOS token.
-        max_length: most tokens of a sequence; longer ones are cut on the right.
-        train_on: on which of the assistant's turns the loss is.
-        train_on_prompt: whether the loss counts everything else too.
-
-    Raises:
-        ValueError: the tokenizer has no EOS token.
-    """
-
-    def __init__(self, tokenizer: Any, max_length: int, train_on: TrainOn, train_on_prompt: bool = False) -> None:
-        if tokenizer.eos_token_id is None:
-            raise ValueError("the tokenizer has no EOS token, so a model cannot learn to stop; set its eos_token")
-        self.tokenizer = tokenizer
-        self.max_length = max_length
-        self.train_on = train_on
-        self.train_on_prompt = train_on_prompt
-
-    @abstractmethod
-    def spans(self, conversation: Conversation) -> tuple[list[int], list[Span]]:
-        """Returns a conversation's ids, and where in them each answer stands."""
-
-    @abstractmethod
-    def prompt(self, messages: Sequence[Message]) -> tuple[str, list[int]]:
-        """Returns the text and the ids from which the answer to the last message is generated."""
-
-    @abstractmethod
-    def cut(self, text: str) -> str:
-        """Cuts a generated answer where it is over, and takes space around it away."""
-
-    def encode(self, conversation: Conversation) -> EncodedExample:
-        """Encodes a conversation; one without a last answer has labels on earlier answers only.
-
-        Raises:
-            ValueError: the template cannot say where answers stand, or forgets EOS.
-        """
-        ids, spans = self.spans(conversation)
-        chosen = spans if self.train_on == "all_turns" else spans[-1:] if conversation.is_answered else []
-        labels = list(ids) if self.train_on_prompt else [IGNORED] * len(ids)
-        for begin, end in chosen:
-            labels[begin:end] = ids[begin:end]
-        return EncodedExample(
-            input_ids=ids[: self.max_length],
-            labels=labels[: self.max_length],
-            prompt_ids=ids[: spans[-1][0]] if conversation.is_answered else ids,
-            truncated=len(ids) > self.max_length,
-        )
+from wegeft_pl.data.text.tokenize import EncodedExample, Tokenizer, chunks, encode_plain, leading_ids
 
 
 class NamedChatEncoder(ChatEncoder):
@@ -98,26 +41,57 @@ class NamedChatEncoder(ChatEncoder):
 
     def spans(self, conversation: Conversation) -> tuple[list[int], list[Span]]:
         """Returns a conversation's ids, and where in them each answer stands."""
+        return self._spans(conversation, lambda text: encode_plain(self.tokenizer, text))
+
+    def encode_many(self, conversations: Iterable[Conversation]) -> Iterator[EncodedExample]:
+        """Encodes conversations as :meth:`encode` does each of them, many in one call of the tokenizer.
+
+        A fast tokenizer shares such a call out among its own threads (TOKENIZERS_PARALLELISM=false forbids it).
+        """
+        for chunk in chunks(conversations):
+            rounds = [one for conversation in chunk for one in self.template.rounds(conversation.messages)]
+            texts = list(dict.fromkeys(text for prompt, answer in rounds for text in (prompt, prompt + (answer or ""))))
+            ids = dict(
+                zip(texts, self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"], strict=True)
+            )
+
+            def encode_text(text: str, known: dict[str, list[int]] = ids) -> list[int]:
+                return known[text] if text in known else encode_plain(self.tokenizer, text)
+
+            for conversation in chunk:
+                yield self.label(conversation, *self._spans(conversation, encode_text))
+
+    @property
+    def settings(self) -> tuple[object, ...]:
+        """Adds the template."""
+        return *super().settings, self.template
+
+    def _spans(
+        self, conversation: Conversation, encode_text: Callable[[str], list[int]]
+    ) -> tuple[list[int], list[Span]]:
         ids: list[int] = []
         spans: list[Span] = []
         for prompt, answer in self.template.rounds(conversation.messages):
             start = [] if ids and not self.template.bos_every_round else self._leading
-            before = start + encode_plain(self.tokenizer, prompt)
+            before = start + encode_text(prompt)
             if answer is None:
                 return ids + before, spans
-            joint = start + encode_plain(self.tokenizer, prompt + answer)
+            joint = start + encode_text(prompt + answer)
             if joint[: len(before)] != before:
-                joint = before + encode_plain(self.tokenizer, answer)
+                joint = before + encode_text(answer)
             if len(joint) == len(before) or joint[-1] != self.tokenizer.eos_token_id:
                 joint.append(self.tokenizer.eos_token_id)
             spans.append((len(ids) + len(before), len(ids) + len(joint)))
             ids += joint
         return ids, spans
 
+    def prompt_text(self, messages: Sequence[Message]) -> str:
+        """Returns the text from which the answer to the last message is generated."""
+        return "".join(prompt + (answer or "") for prompt, answer in self.template.rounds(messages))
+
     def prompt(self, messages: Sequence[Message]) -> tuple[str, list[int]]:
-        """Returns the text and the ids from which the answer to the last message is generated."""
-        text = "".join(prompt + (answer or "") for prompt, answer in self.template.rounds(messages))
-        return text, self.spans(Conversation(tuple(messages), ""))[0]
+        """Returns that text and its ids."""
+        return self.prompt_text(messages), self.spans(Conversation(tuple(messages), ""))[0]
 
     def cut(self, text: str) -> str:
         """Cuts a generated answer at the template's stop strings."""
@@ -160,10 +134,19 @@ class TokenizerChatEncoder(ChatEncoder):
         ids, spans = self._rendered_spans(conversation) if found is None else found
         return ids, [self._up_to_eos(ids, span, conversation) for span in spans]
 
+    def prompt_text(self, messages: Sequence[Message]) -> str:
+        """Returns the text from which the answer to the last message is generated."""
+        return self._render(messages, True)
+
     def prompt(self, messages: Sequence[Message]) -> tuple[str, list[int]]:
-        """Returns the text and the ids from which the answer to the last message is generated."""
-        text = self._render(messages, True)
+        """Returns that text and its ids."""
+        text = self.prompt_text(messages)
         return text, encode_plain(self.tokenizer, text)
+
+    @property
+    def settings(self) -> tuple[object, ...]:
+        """Adds a question as the template writes it today: some write the date into every prompt."""
+        return *super().settings, self._render([Message("user", "a")], True)
 
     def cut(self, text: str) -> str:
         """Takes space around a generated answer away: it ends with EOS, which is not in the text."""

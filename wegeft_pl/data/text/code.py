@@ -20,6 +20,7 @@ from wegeft_pl.data.text.instruct import InstructDataModule
 from wegeft_pl.data.text.messages import Conversation, Layout, Message
 from wegeft_pl.data.text.problems import Problem, read_problem_rows
 from wegeft_pl.data.text.sources import load_hub_split
+from wegeft_pl.data.text.token_cache import CACHE_DIR
 from wegeft_pl.data.text.tokenize import ExampleEncoder, Tokenizer
 from wegeft_pl.sandbox import Limits, run_trials
 
@@ -64,6 +65,8 @@ class CodeDataModule(InstructDataModule):
         seed: seed of the training order and of the held-out rows.
         packing: put several training samples into one row of ``max_length`` tokens, each blind to the others.
         group_by_length: make training batches of samples of similar length.
+        num_proc: processes that tokenise; null: this one, where a fast tokenizer has threads of its own.
+        cache_dir: folder that keeps the tokens of 1,000 rows or more for the next run; null: none.
         hub: the instruction data on the hub.
         hub_train: its split to train on.
 
@@ -100,6 +103,8 @@ class CodeDataModule(InstructDataModule):
         seed: int = 42,
         packing: bool = False,
         group_by_length: bool = False,
+        num_proc: int | None = None,
+        cache_dir: str | None = CACHE_DIR,
         hub: str = "sahil2801/CodeAlpaca-20k",
         hub_train: str = "train",
     ) -> None:
@@ -122,6 +127,8 @@ class CodeDataModule(InstructDataModule):
             seed=seed,
             packing=packing,
             group_by_length=group_by_length,
+            num_proc=num_proc,
+            cache_dir=cache_dir,
             hub=hub,
             hub_train=hub_train,
             hub_test=None,

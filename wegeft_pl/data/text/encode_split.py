@@ -8,9 +8,9 @@ from pathlib import Path
 
 from wegeft_pl.backbones.fingerprint import tokenizer_fingerprint
 from wegeft_pl.data.base import check_least
-from wegeft_pl.data.text.parallel import encode_pairs
+from wegeft_pl.data.text.parallel import encode_all
 from wegeft_pl.data.text.token_cache import CACHE_FROM, cache_key, cached, cached_or_held, say_once
-from wegeft_pl.data.text.tokenize import EncodedExample, ExampleEncoder, TextPair
+from wegeft_pl.data.text.tokenize import EncodedExample, Sample, SplitEncoder
 
 
 @dataclass(frozen=True)
@@ -38,26 +38,26 @@ class Encoding:
             )
 
     def __call__(
-        self, encoder: ExampleEncoder, pairs: Callable[[], Iterable[TextPair]], total: int, label: str
+        self, encoder: SplitEncoder[Sample], samples: Callable[[], Iterable[Sample]], total: int, label: str
     ) -> Sequence[EncodedExample]:
         """Encodes one split.
 
         Args:
             encoder: with its tokenizer.
-            pairs: gives all texts, from the first one on, each time it is called.
+            samples: gives all of them, from the first one on, each time it is called.
             total: how many they are.
             label: the split's name.
 
         Returns:
-            The samples in the order of their texts.
+            The samples' tokens, in their order.
 
         Raises:
-            ValueError: a prompt has no token, or streaming meets a tokenizer that is not of transformers.
+            ValueError: a sample cannot be encoded, or streaming meets a tokenizer that is not of transformers.
             OSError: streaming cannot write the cache.
         """
 
         def make() -> Iterable[EncodedExample]:
-            return encode_pairs(encoder, pairs(), total, self.num_proc, label)
+            return encode_all(encoder, samples(), total, self.num_proc, label)
 
         fingerprint = tokenizer_fingerprint(encoder.tokenizer)
         if self.streaming and fingerprint is None:
@@ -65,5 +65,5 @@ class Encoding:
         if self.cache_dir is None or fingerprint is None or not (self.streaming or total >= CACHE_FROM):
             return list(make())
         folder = Path(self.cache_dir).expanduser()
-        key = cache_key(fingerprint, encoder.max_length, encoder.train_on_prompt, pairs())
+        key = cache_key(fingerprint, encoder.max_length, encoder.train_on_prompt, samples(), encoder.settings)
         return (cached if self.streaming else cached_or_held)(folder, key, make, say_once)

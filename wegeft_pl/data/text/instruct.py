@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, cast
 
 from torch.utils.data import Dataset
@@ -15,12 +16,22 @@ from wegeft_pl.data.text.base import TextDataModule, check_least
 from wegeft_pl.data.text.chat import ChatEncoder, TrainOn, make_chat_encoder
 from wegeft_pl.data.text.chat_templates import get_chat_template
 from wegeft_pl.data.text.collate import LossCollator, ScoreCollator, ScoredExample
-from wegeft_pl.data.text.messages import Conversation, Layout, Message, read_conversations, take_conversation
+from wegeft_pl.data.text.encode_split import Encoding
+from wegeft_pl.data.text.messages import (
+    Conversation,
+    Layout,
+    Message,
+    StreamedConversations,
+    read_conversations,
+    take_conversation,
+)
 from wegeft_pl.data.text.packing import PackedCollator, PackedOrder, PackedRows
 from wegeft_pl.data.text.prompted import Examples
 from wegeft_pl.data.text.sources import find_files, load_hub_split
 from wegeft_pl.data.text.split_counts import SplitCounts
 from wegeft_pl.data.text.splits import hold_out
+from wegeft_pl.data.text.token_cache import CACHE_DIR
+from wegeft_pl.data.text.token_store import Chosen, facts_of
 from wegeft_pl.data.text.tokenize import Tokenizer
 
 Numbered = Sequence[tuple[int, Conversation]]
@@ -54,6 +65,10 @@ class InstructDataModule(TextDataModule):
         seed: seed of the training order and of the held-out rows.
         packing: put several training samples into one row of ``max_length`` tokens, each blind to the others.
         group_by_length: make training batches of samples of similar length.
+        num_proc: processes that tokenise; null: this one, where a fast tokenizer has threads of its own.
+        cache_dir: folder that keeps the tokens of 1,000 rows or more for the next run; null: none.
+        streaming: read rows where they stand in the file and keep tokens in ``cache_dir`` alone, for .jsonl files
+            larger than memory; batches are the same.
         hub: the data set on the hub.
         hub_train: its split to train on.
         hub_test: its split to test on; null: none.
@@ -85,6 +100,9 @@ class InstructDataModule(TextDataModule):
         seed: int = 42,
         packing: bool = False,
         group_by_length: bool = False,
+        num_proc: int | None = None,
+        cache_dir: str | None = CACHE_DIR,
+        streaming: bool = False,
         hub: str = "HuggingFaceH4/ultrafeedback_binarized",
         hub_train: str = "train_sft",
         hub_test: str | None = "test_sft",
@@ -95,10 +113,13 @@ class InstructDataModule(TextDataModule):
             raise ValueError(
                 "data.packing leaves no padding for data.group_by_length to save; set one of them to false"
             )
+        if streaming and path is None:
+            raise ValueError("data.streaming reads local .jsonl files, and data.path is null; give a file or a folder")
         self.layout, self.prompt = layout, prompt
         self.train_on: TrainOn = train_on
         self.max_length, self.train_on_prompt = max_length, train_on_prompt
         self.packing, self.group_by_length = packing, group_by_length
+        self.encoding = Encoding(num_proc, cache_dir, streaming)
         self.sizes: dict[Split, int] = {"val": val_size, "test": test_size}
         self.limits: dict[Split, int | None] = {"train": limit_train, "val": limit_val, "test": limit_test}
         self.hub = hub
@@ -132,14 +153,17 @@ class InstructDataModule(TextDataModule):
             return None
         encoder = self.make_encoder(tokenizer)
         if split == "train":
-            for _, conversation in rows:
-                if not conversation.is_answered:
-                    raise ValueError(f"{conversation.place}: a conversation to train on must end with an answer")
-            encoded = [encoder.encode(conversation) for _, conversation in rows]
-            kept = [encoded[number] for number in self._counts.count(split, encoded)]
-            lengths = [len(example.input_ids) for example in kept]
+            encoded = self.encoding(encoder, partial(_answered, rows), len(rows), split)
+            numbers = self._counts.count(split, encoded)
+            kept, lengths = Chosen(encoded, numbers), facts_of(encoded).lengths[numbers].tolist()
             return PackedRows(kept, lengths, self.max_length, self.seed) if self.packing else Examples(kept, lengths)
-        return self.sorted_examples(split, [self._score(number, one, encoder) for number, one in rows])
+        encoded = self.encoding(encoder, lambda: (conversation for _, conversation in rows), len(rows), split)
+        examples = []
+        for (number, conversation), one in zip(rows, encoded, strict=True):
+            messages = conversation.messages
+            asked, reference = (messages[:-1], messages[-1].content) if conversation.is_answered else (messages, "")
+            examples.append(ScoredExample(number, encoder.prompt_text(asked), reference, one))
+        return self.sorted_examples(split, examples)
 
     def sorted_examples(self, split: Split, examples: list[ScoredExample]) -> Dataset:
         """Counts the examples of a split that is evaluated and serves them longest prompt first."""
@@ -200,15 +224,11 @@ class InstructDataModule(TextDataModule):
             "max_length": self.max_length,
             "train_on_prompt": self.train_on_prompt,
             "seed": self.seed,
-            "packing": self.packing,
-            "group_by_length": self.group_by_length,
+            # Only where it is on, as every text module has it.
+            **({"packing": True} if self.packing else {}),
+            **({"group_by_length": True} if self.group_by_length else {}),
             **{name: dict(counts) for name, counts in self._counts.counts.items()},
         }
-
-    def _score(self, number: int, conversation: Conversation, encoder: ChatEncoder) -> ScoredExample:
-        messages = conversation.messages
-        asked, reference = (messages[:-1], messages[-1].content) if conversation.is_answered else (messages, "")
-        return ScoredExample(number, encoder.prompt(asked)[0], reference, encoder.encode(conversation))
 
     def _read(self) -> dict[Split, Numbered]:
         found: dict[Split, Numbered] = {}
@@ -219,9 +239,21 @@ class InstructDataModule(TextDataModule):
                 found[split] = [(n, take_conversation(row, self.layout, at)) for n, (row, at) in enumerate(places)]
         else:
             for split, file in find_files(self.path).items():
-                found[split] = list(enumerate(read_conversations(file, self.layout)))
-                self._sha256[file.name] = sha256(file)
+                if self.encoding.streaming:
+                    found[split] = streamed = StreamedConversations(file, self.layout)
+                    self._sha256[file.name] = streamed.sha256
+                else:
+                    found[split] = list(enumerate(read_conversations(file, self.layout)))
+                    self._sha256[file.name] = sha256(file)
         # Which rows are held out depends on their number alone, whatever they hold.
         name = self.path if self.path is not None else self.hub
         held = hold_out(cast("Mapping[Split, Any]", found), self.sizes["val"], self.sizes["test"], self.seed, name)
         return cast("dict[Split, Numbered]", held)
+
+
+def _answered(rows: Numbered) -> Iterator[Conversation]:
+    """The conversations of training rows, each of which must end with an answer."""
+    for _, conversation in rows:
+        if not conversation.is_answered:
+            raise ValueError(f"{conversation.place}: a conversation to train on must end with an answer")
+        yield conversation

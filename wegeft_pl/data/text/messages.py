@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from wegeft_pl.data.rows import read_values
+from wegeft_pl.data.text.stream import Streamed
 
 Role = Literal["system", "user", "assistant"]
 Layout = Literal["alpaca", "messages", "sharegpt", "prompt_completion"]
@@ -74,6 +75,12 @@ class Conversation:
         return self.messages[1:] if self.messages and self.messages[0].role == "system" else self.messages
 
     @property
+    def texts(self) -> tuple[str, ...]:
+        """The roles in one word, which tells how many messages there are, and each one's content and input."""
+        said = [text for message in self.messages for text in (message.content, message.input)]
+        return " ".join(message.role for message in self.messages), *said
+
+    @property
     def is_answered(self) -> bool:
         """Whether the assistant has the last word."""
         return self.messages[-1].role == "assistant"
@@ -94,6 +101,27 @@ def read_conversations(path: Path, layout: Layout | Literal["auto"]) -> list[Con
         ValueError: the file cannot be read, or a row is faulty; its place is named.
     """
     return [take_conversation(row, layout, place) for row, place in read_values(path)]
+
+
+class StreamedConversations(Streamed[Conversation]):
+    """Conversations of a .jsonl file that is larger than memory, as :func:`read_conversations` reads them.
+
+    Args:
+        path: the file; blank lines are skipped.
+        layout: see there.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not a .jsonl file, or has no row; and when a row is asked for, that row is faulty.
+    """
+
+    def __init__(self, path: Path, layout: Layout | Literal["auto"]) -> None:
+        super().__init__(path)
+        self.layout = layout
+
+    def take(self, value: Any, place: str) -> Conversation:
+        """Makes a line's conversation; see :func:`take_conversation`."""
+        return take_conversation(value, self.layout, place)
 
 
 def take_conversation(row: object, layout: Layout | Literal["auto"], place: str) -> Conversation:

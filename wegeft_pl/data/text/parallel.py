@@ -1,4 +1,4 @@
-"""Many pairs of texts tokenised: in other processes if asked for, and with a progress bar where someone looks on."""
+"""Many texts tokenised: in other processes if asked for, and with a progress bar where someone looks on."""
 
 from __future__ import annotations
 
@@ -6,35 +6,36 @@ import multiprocessing
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from wegeft_pl.data.text.tokenize import EncodedExample, ExampleEncoder, TextPair, chunks
+from wegeft_pl.data.text.tokenize import EncodedExample, Sample, SplitEncoder, chunks
 
-#: Fewer pairs than this are done before a bar could be read.
+#: Fewer samples than this are done before a bar could be read.
 BAR_FROM = 5000
 #: Chunks that wait for each process: enough to keep it busy, few enough to hold no file in memory.
 _AHEAD = 2
 
 
-def encode_pairs(
-    encoder: ExampleEncoder, pairs: Iterable[TextPair], total: int, num_proc: int | None, label: str
+def encode_all(
+    encoder: SplitEncoder[Sample], samples: Iterable[Sample], total: int, num_proc: int | None, label: str
 ) -> Iterator[EncodedExample]:
-    """Encodes pairs in their order; the result does not depend on the number of processes.
+    """Encodes samples in their order; the result does not depend on the number of processes.
 
     Args:
         encoder: with its tokenizer, which other processes get a copy of.
-        pairs: read as they are needed.
-        total: number of pairs, for the bar.
+        samples: read as they are needed.
+        total: how many they are, for the bar.
         num_proc: processes beside this one; None: this one, where a fast tokenizer has threads of its own.
         label: what the bar is called, such as the split.
 
     Raises:
-        ValueError: a prompt has no token at all; names its place.
+        ValueError: a sample cannot be encoded; names its place.
     """
-    encoded = encoder.encode_many(pairs) if num_proc is None else _in_processes(encoder, pairs, num_proc)
+    encoded = encoder.encode_many(samples) if num_proc is None else _in_processes(encoder, samples, num_proc)
     console = Console(stderr=True)
     if total < BAR_FROM or not _is_watched(console):
         yield from encoded
@@ -50,8 +51,8 @@ def _is_watched(console: Console) -> bool:
     return console.is_terminal
 
 
-def _in_processes(encoder: ExampleEncoder, pairs: Iterable[TextPair], num_proc: int) -> Iterator[EncodedExample]:
-    remaining = chunks(pairs)
+def _in_processes(encoder: SplitEncoder[Sample], samples: Iterable[Sample], num_proc: int) -> Iterator[EncodedExample]:
+    remaining = chunks(samples)
     # Spawned, not forked: this process has threads, and perhaps a device, that a copy of it could not use.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(num_proc, mp_context=context, initializer=_take, initargs=(encoder,)) as pool:
@@ -65,12 +66,12 @@ def _in_processes(encoder: ExampleEncoder, pairs: Iterable[TextPair], num_proc: 
 
 
 #: The encoder of a process that encodes for another one.
-_own: list[ExampleEncoder] = []
+_own: list[SplitEncoder[Any]] = []
 
 
-def _take(encoder: ExampleEncoder) -> None:
+def _take(encoder: SplitEncoder[Any]) -> None:
     _own[:] = [encoder]
 
 
-def _encode_chunk(chunk: list[TextPair]) -> list[EncodedExample]:
+def _encode_chunk(chunk: list[Any]) -> list[EncodedExample]:
     return list(_own[0].encode_many(chunk))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from wegeft_pl.data.rows import Row
 from wegeft_pl.data.text.sources import Split
-from wegeft_pl.data.text.stream import StreamedRows
+from wegeft_pl.data.text.stream import Streamed
 
 #: Rows with their numbers in the file they come from.
 NumberedRows = Sequence[tuple[int, Row]]
@@ -55,4 +55,4 @@ def hold_out(
 
 
 def _pick(rows: NumberedRows, positions: list[int]) -> NumberedRows:
-    return rows.pick(positions) if isinstance(rows, StreamedRows) else [rows[position] for position in positions]
+    return rows.pick(positions) if isinstance(rows, Streamed) else [rows[position] for position in positions]

@@ -4,37 +4,37 @@ from __future__ import annotations
 
 import hashlib
 import os
+from abc import abstractmethod
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
-from typing import overload
+from typing import Any, Self, TypeVar, overload
 
 import numpy as np
 
 from wegeft_pl.data.rows import Row, check_row, missing, parse_line
 
 _MARK = b"\xef\xbb\xbf"
+Taken = TypeVar("Taken", covariant=True)
 
 
-class StreamedRows(Sequence[tuple[int, Row]]):
+class Streamed(Sequence[tuple[int, Taken]]):
     """The rows of a file with their numbers, in any order and as often as wanted, as from a list of them.
 
     One pass over the file finds where its lines begin, 16 bytes a row, and its hash.
 
     Args:
         path: a .jsonl file; blank lines are skipped.
-        columns: see :func:`read_rows`.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is not a .jsonl file, or has no row; and when a row is asked for, that row is broken.
     """
 
-    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+    def __init__(self, path: Path) -> None:
         if path.suffix != ".jsonl":
             raise ValueError(f"{path}: data.streaming reads .jsonl files, one object a line; set it to false")
         self.path = path
-        self.columns = columns
         starts, lines, digest, offset = array("q"), array("q"), hashlib.sha256(), 0
         try:
             with path.open("rb") as file:
@@ -53,7 +53,16 @@ class StreamedRows(Sequence[tuple[int, Row]]):
         self._starts, self._lines = np.array(starts), np.array(lines)
         self._numbers = np.arange(len(lines))
 
-    def pick(self, positions: Sequence[int]) -> StreamedRows:
+    @abstractmethod
+    def take(self, value: Any, place: str) -> Taken:
+        """Makes a row of what a line holds.
+
+        Args:
+            value: the line's JSON.
+            place: file and line, for messages.
+        """
+
+    def pick(self, positions: Sequence[int]) -> Self:
         """Returns some of the rows, which keep their numbers.
 
         Args:
@@ -68,10 +77,10 @@ class StreamedRows(Sequence[tuple[int, Row]]):
         return len(self._numbers)
 
     @overload
-    def __getitem__(self, position: int) -> tuple[int, Row]: ...
+    def __getitem__(self, position: int) -> tuple[int, Taken]: ...
     @overload
-    def __getitem__(self, position: slice) -> StreamedRows: ...
-    def __getitem__(self, position: int | slice) -> tuple[int, Row] | StreamedRows:
+    def __getitem__(self, position: slice) -> Self: ...
+    def __getitem__(self, position: int | slice) -> tuple[int, Taken] | Self:
         """Reads one row with its number, or makes a part of these rows.
 
         Raises:
@@ -87,4 +96,25 @@ class StreamedRows(Sequence[tuple[int, Row]]):
             data = os.pread(handle, int(self._starts[number + 1] - self._starts[number]), int(self._starts[number]))
         finally:
             os.close(handle)
-        return number, check_row(parse_line(data.removeprefix(_MARK), place), self.columns, place)
+        return number, self.take(parse_line(data.removeprefix(_MARK), place), place)
+
+
+class StreamedRows(Streamed[Row]):
+    """Rows of columns, as :func:`read_rows` reads them.
+
+    Args:
+        path: a .jsonl file; blank lines are skipped.
+        columns: see :func:`read_rows`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not a .jsonl file, or has no row; and when a row is asked for, that row is broken.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        super().__init__(path)
+        self.columns = columns
+
+    def take(self, value: Any, place: str) -> Row:
+        """Checks a row; see :func:`check_row`."""
+        return check_row(value, self.columns, place)

@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from wegeft_pl.data.cache_folder import default_cache_dir
 from wegeft_pl.data.text.token_store import VERSION, BrokenStoreError, TokenStore, write_store
-from wegeft_pl.data.text.tokenize import EncodedExample, TextPair
+from wegeft_pl.data.text.tokenize import Encodable, EncodedExample
 
 #: Where tokens are kept unless a recipe says otherwise.
 CACHE_DIR = default_cache_dir("tokens")
@@ -23,21 +23,28 @@ CACHE_DIR = default_cache_dir("tokens")
 CACHE_FROM = 1000
 
 
-def cache_key(tokenizer: str, max_length: int, train_on_prompt: bool, pairs: Iterable[TextPair]) -> str:
+def cache_key(
+    tokenizer: str,
+    max_length: int,
+    train_on_prompt: bool,
+    samples: Iterable[Encodable],
+    settings: tuple[object, ...] = (),
+) -> str:
     """Names tokens by what they are made of: the texts themselves, the tokenizer and how they are encoded.
 
     Args:
         tokenizer: its fingerprint.
-        max_length: of :class:`ExampleEncoder`.
+        max_length: of the encoder.
         train_on_prompt: likewise.
-        pairs: all texts, templates applied.
+        samples: all of them; pairs with their templates applied.
+        settings: of the encoder.
 
     Returns:
         64 hexadecimal digits.
     """
-    digest = hashlib.sha256(repr((VERSION, tokenizer, max_length, train_on_prompt)).encode())
-    for pair in pairs:
-        for text in (pair.prompt, pair.response):
+    digest = hashlib.sha256(repr((VERSION, tokenizer, max_length, train_on_prompt, *settings)).encode())
+    for sample in samples:
+        for text in sample.texts:
             data = text.encode("utf-8", "surrogatepass")
             digest.update(len(data).to_bytes(8, "little") + data)
     return digest.hexdigest()

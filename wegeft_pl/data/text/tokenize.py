@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from wegeft_pl.losses import IGNORED
 
@@ -27,6 +27,36 @@ class Tokenizer(Protocol):
         ...
 
 
+class Encodable(Protocol):
+    """One sample before it is tokenised: a pair of texts, or a conversation."""
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All that its tokens are made of; two different samples in a row never have the texts of two others."""
+        ...
+
+
+Sample = TypeVar("Sample", bound=Encodable)
+Taken = TypeVar("Taken", bound=Encodable, contravariant=True)
+
+
+class SplitEncoder(Protocol[Taken]):
+    """What encodes samples of one kind, with one tokenizer."""
+
+    tokenizer: Any
+    max_length: int
+    train_on_prompt: bool
+
+    @property
+    def settings(self) -> tuple[object, ...]:
+        """Whatever else tokens and labels depend on; its ``repr`` tells one from another."""
+        ...
+
+    def encode_many(self, samples: Iterable[Taken], /) -> Iterator[EncodedExample]:
+        """Encodes samples in their order."""
+        ...
+
+
 class TextPair(NamedTuple):
     """A prompt with its response.
 
@@ -39,6 +69,11 @@ class TextPair(NamedTuple):
     prompt: str
     response: str
     place: str = ""
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Prompt and response."""
+        return self.prompt, self.response
 
 
 @dataclass(frozen=True)
@@ -102,6 +137,11 @@ class ExampleEncoder:
         self.max_length = max_length
         self.train_on_prompt = train_on_prompt
         self._leading: list[int] | None = None
+
+    @property
+    def settings(self) -> tuple[object, ...]:
+        """Nothing beside the tokenizer and the arguments."""
+        return ()
 
     def encode_prompt(self, prompt: str) -> list[int]:
         """Encodes a prompt as generation sees it: the tokenizer's leading special tokens, none behind.
@@ -196,13 +236,13 @@ class PairTaker(ExampleEncoder):
         return None if pair is None else TextPair(*pair, place)
 
 
-def chunks(pairs: Iterable[TextPair]) -> Iterator[list[TextPair]]:
-    """Cuts pairs into lists for one call of the tokenizer each."""
-    chunk: list[TextPair] = []
+def chunks(samples: Iterable[Sample]) -> Iterator[list[Sample]]:
+    """Cuts samples into lists for one call of the tokenizer each."""
+    chunk: list[Sample] = []
     characters = 0
-    for pair in pairs:
-        chunk.append(pair)
-        characters += len(pair.prompt) + len(pair.response)
+    for sample in samples:
+        chunk.append(sample)
+        characters += sum(map(len, sample.texts))
         if len(chunk) == CHUNK or characters >= CHUNK_CHARACTERS:
             yield chunk
             chunk, characters = [], 0
