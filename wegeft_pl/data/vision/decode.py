@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import io
 import struct
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from wegeft_pl.data.vision.stored import StoredImage
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 #: Largest value of a 16-bit sample over the largest of an 8-bit one.
 _TO_8_BITS = 257
 
-#: What the plugins of Pillow raise for damaged files (tried with random damage).
-_DAMAGE = (OSError, ValueError, SyntaxError, EOFError, RuntimeError, struct.error, Image.DecompressionBombError)
+#: What the plugins of Pillow raise for damaged files (tried with random damage), beside its error for huge ones.
+_DAMAGE = (OSError, ValueError, SyntaxError, EOFError, RuntimeError, struct.error)
 
 
 class UnreadableImageError(ValueError):
@@ -37,6 +40,8 @@ def decode(stored: StoredImage) -> Image.Image:
         OSError: the file cannot be read at all.
         UnreadableImageError: it is empty, no image, cut off, or of a kind without a fixed range of values.
     """
+    from PIL import Image, ImageOps  # text needs none: it may be absent there
+
     content = stored.read()
     try:
         if not content:
@@ -44,7 +49,7 @@ def decode(stored: StoredImage) -> Image.Image:
         with Image.open(io.BytesIO(content)) as image:
             image.load()
             return _to_rgb(ImageOps.exif_transpose(image))
-    except _DAMAGE as error:
+    except (*_DAMAGE, Image.DecompressionBombError) as error:
         raise UnreadableImageError(unreadable(stored.name, _reason(error))) from error
 
 
@@ -54,12 +59,16 @@ def unreadable(name: str, reason: str) -> str:
 
 
 def _reason(error: BaseException) -> str:
+    from PIL import UnidentifiedImageError
+
     if isinstance(error, UnidentifiedImageError):
         return "its content is of no known image format"
     return str(error).split("\n")[0] or type(error).__name__
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+    from PIL import Image
+
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I"):
@@ -74,6 +83,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _from_integers(image: Image.Image) -> Image.Image:
+    from PIL import Image
+
     samples = np.asarray(image).astype(np.int64)
     low, high = int(samples.min()), int(samples.max())
     if low < 0 or high >= 256 * 256:
