@@ -18,7 +18,7 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from torch.optim import AdamW, Optimizer
 
 from wegeft_pl.adapter.sharded import whole
-from wegeft_pl.callbacks import AdapterCheckpoint, AdapterSaver, SpectralCap, WeGeFTInjector
+from wegeft_pl.callbacks import AdapterCheckpoint, AdapterSaver, BestAdapter, SpectralCap, WeGeFTInjector
 from wegeft_pl.data import GSM8KDataModule
 from wegeft_pl.distributed import WeGeFTFSDPStrategy
 from wegeft_pl.tasks import CausalLMTask
@@ -41,6 +41,7 @@ class Settings:
     resume: str | None = None
     save: bool = False
     cap: float | None = None
+    best: str | None = None
     test: bool = True
 
 
@@ -71,6 +72,8 @@ def main(settings: Settings) -> None:
     callbacks: list[Callback] = [WeGeFTInjector(**fields)]
     callbacks += [AdapterSaver(), AdapterCheckpoint()] if settings.save else []
     callbacks += [SpectralCap(settings.cap)] if settings.cap is not None else []
+    best = None if settings.best is None else BestAdapter("val/loss", mode=settings.best)  # type: ignore[arg-type]
+    callbacks += [] if best is None else [best]
     trainer = Trainer(
         accelerator="cpu",
         devices=settings.devices,
@@ -95,6 +98,8 @@ def main(settings: Settings) -> None:
         "names": sorted(task.state_dict()),
         "sharded": [name for name, p in task.named_parameters() if isinstance(p, torch.distributed.tensor.DTensor)],
     }
+    if best is not None:
+        result["best"] = best.report()["best"]
     if settings.test:
         (result["validate"],) = trainer.validate(task, data, verbose=False)
         (result["test"],) = trainer.test(task, data, verbose=False)

@@ -57,10 +57,6 @@ class Candidates:
                 raise ValueError(f"fused: no layer ends in {key!r}; name the fused layer, such as 'attn.qkv'")
         return cls(whole, parts)
 
-    def part(self, name: str) -> Place | None:
-        """The part of that name, or None."""
-        return self.parts.get(name.rpartition(".")[0], {}).get(name)
-
     def all_parts(self) -> dict[str, Place]:
         """Every part by its name."""
         return {name: place for parts in self.parts.values() for name, place in parts.items()}

@@ -7,6 +7,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from wegeft_pl.data import CodeDataModule
+from wegeft_pl.data.place import training_data
 from wegeft_pl.data.text.encode_split import Encoding
 from wegeft_pl.losses import IGNORED
 from wegeft_pl.sandbox import Limits
@@ -67,6 +68,7 @@ def test_the_benchmark_is_no_part_of_the_training_data(make):
     state = module.state_dict()
     other.setup()
     other.load_state_dict(state)
+    assert state["data"] == training_data(other.describe())
 
 
 def test_in_chat_style_it_asks(make):
